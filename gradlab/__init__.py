@@ -1,0 +1,47 @@
+"""gradlab, the workbench for backward passes: write them, prove them, watch them.
+
+The names below are loaded on first use, so that `gradlab --help` does not wait for
+torch and `import gradlab` never imports Lightning or TensorBoard.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from ._version import __version__ as __version__
+
+if TYPE_CHECKING:
+    from . import layers as layers
+    from . import optim as optim
+    from . import quantities as quantities
+    from ._function import Function as Function
+    from ._opinfo import ErrorInput as ErrorInput
+    from ._opinfo import OpInfo as OpInfo
+    from ._opinfo import SampleInput as SampleInput
+    from ._snapshot import Row as Row
+    from ._snapshot import Snapshot as Snapshot
+    from .monitor import Monitor as Monitor
+
+_HOME = {
+    "ErrorInput": "._opinfo",
+    "Function": "._function",
+    "Monitor": ".monitor",
+    "OpInfo": "._opinfo",
+    "Row": "._snapshot",
+    "SampleInput": "._opinfo",
+    "Snapshot": "._snapshot",
+}
+_ROOMS = ("callbacks", "layers", "monitor", "optim", "quantities", "tensorboard")
+
+
+def __getattr__(name: str) -> object:
+    if name in _ROOMS:
+        return importlib.import_module(f".{name}", __name__)
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name], __name__), name)
+    raise AttributeError(f"module 'gradlab' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({"__version__", *_ROOMS, *_HOME})

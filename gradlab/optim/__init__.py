@@ -1,0 +1,1 @@
+"""The update rule: optimizers written as the equations they are."""
