@@ -12,20 +12,21 @@ from typing import TYPE_CHECKING
 from ._version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from . import layers as layers
-    from . import optim as optim
-    from . import quantities as quantities
+    from . import layers as layers, optim as optim, quantities as quantities
     from ._function import Function as Function
-    from ._opinfo import ErrorInput as ErrorInput
-    from ._opinfo import OpInfo as OpInfo
-    from ._opinfo import SampleInput as SampleInput
-    from ._snapshot import Row as Row
-    from ._snapshot import Snapshot as Snapshot
+    from ._opinfo import (
+        ErrorInput as ErrorInput,
+        ModuleInput as ModuleInput,
+        OpInfo as OpInfo,
+        SampleInput as SampleInput,
+    )
+    from ._snapshot import Row as Row, Snapshot as Snapshot
     from .monitor import Monitor as Monitor
 
 _HOME = {
     "ErrorInput": "._opinfo",
     "Function": "._function",
+    "ModuleInput": "._opinfo",
     "Monitor": ".monitor",
     "OpInfo": "._opinfo",
     "Row": "._snapshot",

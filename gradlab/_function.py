@@ -1,0 +1,192 @@
+"""`Function`: `torch.autograd.Function` with the house rules built in once.
+
+What an author writes, as static methods (x and y are tensors, ẋ and ȳ their tangent
+and their gradient):
+
+- `forward(x, ...)`: the value, in torch ops. A tensor that only the backward needs is
+  one more output, declared non-differentiable in `setup_context`.
+- `setup_context(ctx, inputs, output)`: what to save; no arithmetic.
+- `backward(ctx, ȳ, ...)`: the rule, in differentiable torch ops, from *inputs and
+  outputs*. It runs wherever something differentiates through it (`create_graph=True`,
+  `torch.func`) or batches it: second derivatives are true, never `once_differentiable`.
+- `fused_backward(ctx, ȳ, ...)`, optional: the same rule in one native kernel or in
+  place on buffers of its own; it may read saved intermediates. It runs in ordinary
+  training, on plain tensors, where nothing differentiates through it.
+- `jvp(ctx, ẋ, ...)`, optional: the tangent ẏ, for forward mode.
+
+What this class adds:
+
+- `vmap` (a generated rule) and `torch.func`, which need `setup_context`;
+- forward mode *and* `torch.compile(fullgraph=True)`: Dynamo refuses a Function with a
+  `jvp`, so the class it sees has none, and eager calls go to a twin that has it;
+- autocast: `call` casts the inputs as torch's own op would and then switches autocast
+  off, in the forward and in the backward. `torch.amp.custom_fwd` breaks on
+  `setup_context`;
+- a cheap `apply`: torch's own binds `inspect.signature` at every call;
+- gradients that nobody sent stay None instead of becoming tensors of zeros.
+
+Source: the notes "Extending PyTorch" and "Extending torch.func with autograd.Function".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+CastPolicy = Literal["lower_precision", "float32"]
+"""What autocast does to an op's inputs: to its own dtype, or up to float32."""
+
+_Rule = Callable[..., Any]
+
+
+class Function(torch.autograd.Function):
+    """Base class of every explicit backward pass in gradlab.
+
+    Class Attributes:
+        autocast: The cast that torch's own op gets under autocast, by device type:
+            `{"cpu": "lower_precision"}`. The entry for `"cuda"` also serves every
+            other accelerator. A device that is absent: the op runs in its input dtype.
+
+    Raises:
+        TypeError: When a subclass has no `setup_context` or no `backward` of its own.
+
+    Example:
+        >>> class Cube(Function):
+        ...     @staticmethod
+        ...     def forward(x):
+        ...         return x**3
+        ...
+        ...     @staticmethod
+        ...     def setup_context(ctx, inputs, output):
+        ...         ctx.save_for_backward(*inputs)
+        ...
+        ...     @staticmethod
+        ...     def backward(ctx, grad_y):
+        ...         (x,) = ctx.saved_tensors
+        ...         return grad_y * 3 * x**2
+        >>> x = torch.tensor([1.0, 2.0], requires_grad=True)
+        >>> Cube.call(x).sum().backward()
+        >>> x.grad
+        tensor([ 3., 12.])
+    """
+
+    generate_vmap_rule = True
+    autocast: ClassVar[Mapping[str, CastPolicy]] = {}
+    fused_backward: ClassVar[_Rule | None] = None
+    call: ClassVar[_Rule]
+    """`call(*args)`: `apply(*args)` as torch's own op would run, autocast included."""
+    _eager: ClassVar[type[Function]]
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        own = cls.__dict__
+        if own.get("_is_twin"):
+            return
+        for name in ("forward", "setup_context", "backward"):
+            if name not in own and not _inherited(cls, name):
+                raise TypeError(
+                    f"{cls.__name__} must define the static method `{name}`; a gradlab "
+                    "Function has forward(*args), setup_context(ctx, inputs, output) "
+                    "and backward(ctx, *grads), which is what torch.func needs"
+                )
+        if "backward" in own:
+            fused = own.get("fused_backward")
+            rule = _static(own["backward"])
+            cls.backward = staticmethod(_dispatch(rule, fused and _static(fused)))
+        if "setup_context" in own:
+            cls.setup_context = staticmethod(_no_zeros(_static(own["setup_context"])))
+        cls.call = staticmethod(_caller(cls, cls.autocast))
+        cls._eager = cls
+        if "jvp" in own:
+            jvp = own["jvp"]
+            del cls.jvp
+            namespace = {"jvp": jvp, "_is_twin": True, "__module__": cls.__module__}
+            cls._eager = type(cls.__name__, (cls,), namespace)
+
+    @classmethod
+    def apply(cls, *args: Any) -> Any:
+        """Applies the Function in the dtype of its inputs.
+
+        `torch.compile` does not run this method: it traces the class itself.
+
+        Args:
+            *args: The arguments of `forward`, all of them, by position.
+
+        Returns:
+            What `forward` returns.
+        """
+        if torch._C._are_functorch_transforms_active():
+            return super(Function, cls._eager).apply(*args)
+        return super(torch.autograd.Function, cls._eager).apply(*args)  # type: ignore[misc]
+
+
+def _inherited(cls: type, name: str) -> bool:
+    own = cls.__mro__[1 : cls.__mro__.index(Function)]
+    return any(name in base.__dict__ for base in own)
+
+
+def _static(method: Any) -> _Rule:
+    return method.__func__ if isinstance(method, staticmethod) else method
+
+
+def _caller(function: type[Function], autocast: Mapping[str, CastPolicy]) -> _Rule:
+    # A closure, since Dynamo reads no attributes of a Function class.
+    def call(*args: Any) -> Any:
+        device = args[0].device.type
+        if not torch.is_autocast_enabled(device):
+            return function.apply(*args)
+        policy = autocast.get(device if device == "cpu" else "cuda")
+        if policy is not None:
+            lower = torch.get_autocast_dtype(device)
+            dtype = lower if policy == "lower_precision" else torch.float32
+            args = tuple(_cast(arg, dtype) for arg in args)
+        with torch.autocast(device, enabled=False):
+            return function.apply(*args)
+
+    return call
+
+
+def _no_zeros(setup_context: _Rule) -> _Rule:
+    def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.set_materialize_grads(False)
+        setup_context(ctx, inputs, output)
+
+    return setup
+
+
+def _dispatch(rule: _Rule, fused: _Rule | None) -> _Rule:
+    """One backward out of two spellings: the rule, and its fused kernel if any."""
+
+    def backward(ctx: Any, *grads: Tensor | None) -> Any:
+        sent = [grad for grad in grads if grad is not None]
+        if not sent:
+            return (None,) * len(ctx.needs_input_grad)
+        spelling = fused if fused is not None and _plain(sent) else rule
+        device = sent[0].device.type
+        if not torch.is_autocast_enabled(device):
+            return spelling(ctx, *grads)
+        with torch.autocast(device, enabled=False):
+            return spelling(ctx, *grads)
+
+    return backward
+
+
+def _plain(grads: list[Tensor]) -> bool:
+    """Whether nothing differentiates or batches what is computed from `grads`."""
+    if torch.is_grad_enabled():
+        return False
+    if torch.compiler.is_compiling():
+        return True
+    batched = torch._C._functorch.is_legacy_batchedtensor  # type: ignore[attr-defined]
+    return not torch._C._are_functorch_transforms_active() and not any(
+        map(batched, grads)
+    )
+
+
+def _cast(arg: Any, dtype: torch.dtype) -> Any:
+    if isinstance(arg, Tensor) and arg.is_floating_point():
+        return arg if arg.dtype == torch.float64 else arg.to(dtype)
+    return arg
