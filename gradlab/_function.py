@@ -23,6 +23,7 @@ What this class adds:
   off, in the forward and in the backward. `torch.amp.custom_fwd` breaks on
   `setup_context`;
 - a cheap `apply`: torch's own binds `inspect.signature` at every call;
+- float32 arithmetic in the rule for half precision tensors, as native kernels do;
 - gradients that nobody sent stay None instead of becoming tensors of zeros.
 
 Source: the notes "Extending PyTorch" and "Extending torch.func with autograd.Function".
@@ -164,14 +165,38 @@ def _dispatch(rule: _Rule, fused: _Rule | None) -> _Rule:
         sent = [grad for grad in grads if grad is not None]
         if not sent:
             return (None,) * len(ctx.needs_input_grad)
-        spelling = fused if fused is not None and _plain(sent) else rule
         device = sent[0].device.type
-        if not torch.is_autocast_enabled(device):
-            return spelling(ctx, *grads)
-        with torch.autocast(device, enabled=False):
-            return spelling(ctx, *grads)
+        if torch.is_autocast_enabled(device):
+            with torch.autocast(device, enabled=False):
+                return backward(ctx, *grads)
+        if fused is None:
+            return rule(ctx, *grads)
+        if _plain(sent):
+            return fused(ctx, *grads)
+        # Kernels compute in float32 inside; op by op, the rule must be told to.
+        return rule(
+            _Widened(ctx), *(None if grad is None else _widen(grad) for grad in grads)
+        )
 
     return backward
+
+
+class _Widened:
+    """A ctx whose saved tensors have at least the precision of float32."""
+
+    def __init__(self, ctx: Any) -> None:
+        self._ctx = ctx
+
+    @property
+    def saved_tensors(self) -> tuple[Tensor, ...]:
+        return tuple(map(_widen, self._ctx.saved_tensors))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ctx, name)
+
+
+def _widen(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 def _plain(grads: list[Tensor]) -> bool:

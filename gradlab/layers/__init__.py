@@ -10,6 +10,12 @@ from __future__ import annotations
 from gradlab._opinfo import OpInfo
 
 from ._linear import Linear as Linear, linear as linear
+from ._relu import ReLU as ReLU, relu as relu
+from ._sigmoid import Sigmoid as Sigmoid, sigmoid as sigmoid
+from ._tanh import Tanh as Tanh, tanh as tanh
+from ._gelu import GELU as GELU, gelu as gelu
+from ._softmax import Softmax as Softmax, softmax as softmax
+from ._log_softmax import LogSoftmax as LogSoftmax, log_softmax as log_softmax
 
 opinfos: tuple[OpInfo, ...] = tuple(
     module.opinfo for module in list(vars().values()) if hasattr(module, "opinfo")
