@@ -44,7 +44,7 @@ def make_tensors(dtype: torch.dtype, device: str = "cpu", seed: int = 0) -> Make
     generator = torch.Generator().manual_seed(seed)
 
     def make(*shape: int, scale: float = 1.0) -> Tensor:
-        draw = torch.randn(*shape, dtype=torch.float64, generator=generator) * scale
+        draw = torch.randn(shape, dtype=torch.float64, generator=generator) * scale
         return draw.to(device, dtype).requires_grad_()
 
     return make
@@ -151,8 +151,8 @@ class OpInfo:
         module_inputs: Yields Modules and a call of each.
         bench_inputs: Yields three calls, small to large, for the benchmark.
         error_inputs: Yields calls that must fail.
-        known_failures: Conformance cell to the reason why it cannot hold. torch's own
-            op must fail that cell too, which the suite verifies.
+        known_failures: `"cell/sample"` to the reason why it cannot hold. torch's own
+            op must fail there too, which the suite verifies.
     """
 
     op: Callable[..., Any]

@@ -16,6 +16,9 @@ from ._tanh import Tanh as Tanh, tanh as tanh
 from ._gelu import GELU as GELU, gelu as gelu
 from ._softmax import Softmax as Softmax, softmax as softmax
 from ._log_softmax import LogSoftmax as LogSoftmax, log_softmax as log_softmax
+from ._layer_norm import LayerNorm as LayerNorm, layer_norm as layer_norm
+from ._mse_loss import MSELoss as MSELoss, mse_loss as mse_loss
+from ._max_pool2d import MaxPool2d as MaxPool2d, max_pool2d as max_pool2d
 
 opinfos: tuple[OpInfo, ...] = tuple(
     module.opinfo for module in list(vars().values()) if hasattr(module, "opinfo")
