@@ -11,7 +11,8 @@ and their gradient):
   `torch.func`) or batches it: second derivatives are true, never `once_differentiable`.
 - `fused_backward(ctx, ȳ, ...)`, optional: the same rule in one native kernel or in
   place on buffers of its own; it may read saved intermediates. It runs in ordinary
-  training, on plain tensors, where nothing differentiates through it.
+  training, on plain tensors, where nothing differentiates through it; where it returns
+  NotImplemented, the rule runs.
 - `jvp(ctx, ẋ, ...)`, optional: the tangent ẏ, for forward mode.
 
 What this class adds:
@@ -171,12 +172,12 @@ def _dispatch(rule: _Rule, fused: _Rule | None) -> _Rule:
                 return backward(ctx, *grads)
         if fused is None:
             return rule(ctx, *grads)
-        if _plain(sent):
-            return fused(ctx, *grads)
+        if _plain(sent) and (result := fused(ctx, *grads)) is not NotImplemented:
+            return result
+        if torch.compiler.is_compiling():
+            return rule(ctx, *grads)
         # Kernels compute in float32 inside; op by op, the rule must be told to.
-        return rule(
-            _Widened(ctx), *(None if grad is None else _widen(grad) for grad in grads)
-        )
+        return rule(_Widened(ctx), *map(_widen, grads))
 
     return backward
 
@@ -188,15 +189,16 @@ class _Widened:
         self._ctx = ctx
 
     @property
-    def saved_tensors(self) -> tuple[Tensor, ...]:
+    def saved_tensors(self) -> tuple[Tensor | None, ...]:
         return tuple(map(_widen, self._ctx.saved_tensors))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._ctx, name)
 
 
-def _widen(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+def _widen(x: Tensor | None) -> Tensor | None:
+    half = x is not None and x.dtype in (torch.bfloat16, torch.float16)
+    return x.float() if half else x
 
 
 def _plain(grads: list[Tensor]) -> bool:

@@ -1,7 +1,7 @@
 """The conformance matrix: every op, every sample, every cell; nothing written per op.
 
-A cell states one claim about an op at one sample and raises AssertionError where it does
-not hold. `CELLS` is the matrix's header. `python -m tests.conformance` prints the table.
+A cell states one claim about an op at one sample and raises an exception where it does
+not hold. `CELLS` is the matrix's header; `make conformance` prints the table.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from gradlab import ModuleInput, OpInfo, SampleInput
+from gradlab import OpInfo, SampleInput
 from gradlab._opinfo import make_tensors
 
 Cell = Callable[[OpInfo, SampleInput], None]
@@ -336,9 +336,8 @@ def layouts_of_grad_output(opinfo: OpInfo, sample: SampleInput) -> None:
 
 def layouts_of_inputs(opinfo: OpInfo, sample: SampleInput) -> None:
     expected = evaluate(opinfo.op, sample)
-    for i, (name, layout) in itertools.product(
-        range(len(sample.tensors)), LAYOUTS.items()
-    ):
+    places = range(len(sample.tensors))
+    for i, (name, layout) in itertools.product(places, LAYOUTS.items()):
         tensors = [x.detach() for x in sample.tensors]
         tensors[i] = layout(tensors[i])
         copies = [x.clone() for x in tensors]

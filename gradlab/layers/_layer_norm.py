@@ -150,8 +150,8 @@ def layer_norm(
     shape = tuple(normalized_shape)
     if not shape or tuple(input.shape[-len(shape) :]) != shape:
         raise RuntimeError(
-            "layer_norm: normalized_shape must be the last axes of input, at least one; "
-            f"got normalized_shape {shape} and an input of shape {tuple(input.shape)}"
+            "layer_norm: normalized_shape must be the last axes of input, at least one;"
+            f" got normalized_shape {shape} and an input of shape {tuple(input.shape)}"
         )
     for name, parameter in (("weight", weight), ("bias", bias)):
         if parameter is not None and tuple(parameter.shape) != shape:

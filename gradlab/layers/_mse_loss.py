@@ -119,8 +119,8 @@ def mse_loss(
     if input.shape != target.shape:
         text = (
             "mse_loss: input and target should have one shape, got "
-            f"{tuple(input.shape)} and {tuple(target.shape)}; they are broadcast, which "
-            "is seldom meant. Is a squeeze or an unsqueeze missing?"
+            f"{tuple(input.shape)} and {tuple(target.shape)}; they are broadcast, "
+            "which is seldom meant. Is a squeeze or an unsqueeze missing?"
         )
         warnings.warn(text, stacklevel=2)
     dtype = torch.promote_types(input.dtype, target.dtype)
