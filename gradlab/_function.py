@@ -197,8 +197,9 @@ class _Widened:
 
 
 def _widen(x: Tensor | None) -> Tensor | None:
-    half = x is not None and x.dtype in (torch.bfloat16, torch.float16)
-    return x.float() if half else x
+    if x is None or x.dtype not in (torch.bfloat16, torch.float16):
+        return x
+    return x.float()
 
 
 def _plain(grads: list[Tensor]) -> bool:

@@ -6,16 +6,22 @@ not hold. `CELLS` is the matrix's header; `make conformance` prints the table.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
+import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from gradlab import OpInfo, SampleInput
+from gradlab import OpInfo, SampleInput, layers
 from gradlab._opinfo import make_tensors
 
 Cell = Callable[[OpInfo, SampleInput], None]
@@ -90,6 +96,9 @@ def assert_close(actual: Any, expected: Any, what: str) -> None:
     else:
         assert actual.shape == expected.shape, f"{what}: {actual.shape}"
         assert actual.dtype == expected.dtype, f"{what}: {actual.dtype}"
+        if not expected.dtype.is_floating_point:
+            assert torch.equal(actual, expected), what
+            return
         scale = max(1.0, largest(expected))
         atol = 2**8 * torch.finfo(expected.dtype).eps * scale
         torch.testing.assert_close(
@@ -441,3 +450,59 @@ def matrix(opinfos: Sequence[OpInfo]) -> list[tuple[OpInfo, SampleInput, str]]:
         for name in CELLS
         if name != "empty_batch" or not sample.args[0].numel()
     ]
+
+
+def failure(opinfo: OpInfo, sample: SampleInput, cell: str) -> Exception | None:
+    """What the cell raises, or None where the claim holds."""
+    try:
+        CELLS[cell](opinfo, sample)
+    except Exception as exception:
+        return exception
+    return None
+
+
+def torch_fails_too(opinfo: OpInfo, sample: SampleInput, cell: str) -> bool:
+    """Whether torch's own op fails the cell: the one excuse for a known failure."""
+    torch_itself = dataclasses.replace(opinfo, op=opinfo.torch_op)
+    return failure(torch_itself, sample, cell) is not None
+
+
+def table(opinfos: Sequence[OpInfo]) -> tuple[Table, list[str]]:
+    """The matrix, one row a cell and one column an op, and what does not hold."""
+    todo = matrix(opinfos)
+    held: Counter[tuple[str, str]] = Counter()
+    asked: Counter[tuple[str, str]] = Counter()
+    notes = []
+    for opinfo, sample, cell in track(todo, "Checking", console=Console(stderr=True)):
+        place = opinfo.name, cell
+        asked[place] += 1
+        raised = failure(opinfo, sample, cell)
+        held[place] += raised is None
+        if raised is not None:
+            key = f"{cell}/{sample.name}"
+            reason = opinfo.known_failures.get(key, f"NEW: {raised}".splitlines()[0])
+            if not torch_fails_too(opinfo, sample, cell):
+                reason += " (torch's own op passes)"
+            notes.append(f"{opinfo.name} {key}: {reason}")
+    grid = Table("claim", *(opinfo.name for opinfo in opinfos))
+    for cell in CELLS:
+        counts = [(held[o.name, cell], asked[o.name, cell]) for o in opinfos]
+        marks = [f"{a}" if a == b else f"[bold]{a} of {b}[/bold]" for a, b in counts]
+        grid.add_row(cell, *marks)
+    grid.caption = f"{held.total()} of {asked.total()} hold; a number is its samples"
+    return grid, notes
+
+
+def main() -> None:
+    """Prints the conformance matrix; exits with 1 if a cell is worse than torch's."""
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    torch.set_num_threads(1)
+    grid, notes = table(layers.opinfos)
+    Console().print(grid)
+    for note in notes:
+        print(note)
+    raise SystemExit(any("passes)" in note or "NEW" in note for note in notes))
+
+
+if __name__ == "__main__":
+    main()

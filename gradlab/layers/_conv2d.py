@@ -99,7 +99,8 @@ class Conv2dFunction(Function):
         x, W = ctx.saved_tensors
         wants_x, wants_W, wants_b, *_ = ctx.needs_input_grad
         stride, padding, dilation, groups = ctx.geometry
-        (N, C, *image), (O, _, *window) = x.shape, W.shape
+        (N, C), (O, _) = x.shape[:2], W.shape[:2]
+        image, window = tuple(x.shape[2:]), tuple(W.shape[2:])
         places = grad_y.shape[2] * grad_y.shape[3]
         entries = C // groups * window[0] * window[1]
         W = W.reshape(groups, O // groups, entries)
@@ -119,7 +120,9 @@ class Conv2dFunction(Function):
         return grad_x, grad_W, grad_b, None, None, None, None
 
     @staticmethod
-    def fused_backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+    def fused_backward(ctx: Any, grad_y: Tensor) -> Any:
+        if grad_y.is_complex():
+            return NotImplemented
         x, W = ctx.saved_tensors
         wants = ctx.needs_input_grad[:3]
         stride, padding, dilation, groups = ctx.geometry

@@ -74,7 +74,7 @@ class LayerNormFunction(Function):
 
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor, *_: None) -> tuple[Tensor | None, ...]:
-        x, w, *_ = ctx.saved_tensors
+        x, w, _, _, _ = ctx.saved_tensors
         wants_x, _, wants_w, wants_b, _ = ctx.needs_input_grad
         axes = tuple(range(-len(ctx.shape), 0))
         rows = (x.shape[: x.ndim - len(ctx.shape)].numel(), *ctx.shape)

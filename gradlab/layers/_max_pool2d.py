@@ -11,7 +11,7 @@ Saved       k, and of x only its shape.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from jaxtyping import Int, Shaped
@@ -108,6 +108,34 @@ class MaxPool2dFunction(Function):
         return dx.flatten(-2).gather(-1, k.flatten(-2)).reshape(k.shape), None
 
 
+@overload
+def max_pool2d(
+    input: Shaped[Tensor, "*batch channels height width"],
+    kernel_size: Pair,
+    stride: Pair | None = None,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    ceil_mode: bool = False,
+    return_indices: Literal[False] = False,
+) -> Shaped[Tensor, "*batch channels out_height out_width"]: ...
+
+
+@overload
+def max_pool2d(
+    input: Shaped[Tensor, "*batch channels height width"],
+    kernel_size: Pair,
+    stride: Pair | None = None,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    ceil_mode: bool = False,
+    *,
+    return_indices: Literal[True],
+) -> tuple[
+    Shaped[Tensor, "*batch channels out_height out_width"],
+    Int[Tensor, "*batch channels out_height out_width"],
+]: ...
+
+
 def max_pool2d(
     input: Shaped[Tensor, "*batch channels height width"],
     kernel_size: Pair,
@@ -173,15 +201,10 @@ class MaxPool2d(torch.nn.MaxPool2d):
 
     def forward(self, input: Shaped[Tensor, "*batch channels height width"]) -> Any:
         """Computes the maximum of every window."""
-        return max_pool2d(
-            input,
-            self.kernel_size,
-            self.stride,
-            self.padding,
-            self.dilation,
-            self.ceil_mode,
-            self.return_indices,
-        )
+        window = self.kernel_size, self.stride, self.padding, self.dilation
+        if self.return_indices:
+            return max_pool2d(input, *window, self.ceil_mode, return_indices=True)
+        return max_pool2d(input, *window, self.ceil_mode)
 
 
 def sample_inputs(make: Make) -> Iterator[SampleInput]:

@@ -34,7 +34,10 @@ class ReLUFunction(Function):
 
     @staticmethod
     def forward(x: Tensor, inplace: bool) -> Tensor:
-        return x.relu_() if inplace else x.relu()
+        if inplace:
+            x.relu_()
+            return x
+        return x.relu()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
