@@ -42,6 +42,7 @@ CastPolicy = Literal["lower_precision", "float32"]
 """What autocast does to an op's inputs: to its own dtype, or up to float32."""
 
 _Rule = Callable[..., Any]
+_METHODS = ("forward", "setup_context", "backward", "fused_backward", "jvp")
 
 
 class Function(torch.autograd.Function):
@@ -80,33 +81,35 @@ class Function(torch.autograd.Function):
     fused_backward: ClassVar[_Rule | None] = None
     call: ClassVar[_Rule]
     """`call(*args)`: `apply(*args)` as torch's own op would run, autocast included."""
+    _written: ClassVar[dict[str, _Rule]] = {}
     _eager: ClassVar[type[Function]]
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         own = cls.__dict__
-        if own.get("_is_twin"):
+        if "_is_twin" in own:
             return
-        for name in ("forward", "setup_context", "backward"):
-            if name not in own and not _inherited(cls, name):
+        cls._written = cls._written | {n: _static(own[n]) for n in _METHODS if n in own}
+        for name in _METHODS[:3]:
+            if name not in cls._written:
                 raise TypeError(
                     f"{cls.__name__} must define the static method `{name}`; a gradlab "
                     "Function has forward(*args), setup_context(ctx, inputs, output) "
                     "and backward(ctx, *grads), which is what torch.func needs"
                 )
-        if "backward" in own:
-            fused = own.get("fused_backward")
-            rule = _static(own["backward"])
-            cls.backward = staticmethod(_dispatch(rule, fused and _static(fused)))
-        if "setup_context" in own:
-            cls.setup_context = staticmethod(_no_zeros(_static(own["setup_context"])))
+        written = cls._written
+        cls.setup_context = staticmethod(_no_zeros(written["setup_context"]))
+        backward = _dispatch(written["backward"], written.get("fused_backward"))
+        cls.backward = staticmethod(backward)
         cls.call = staticmethod(_caller(cls, cls.autocast))
         cls._eager = cls
-        if "jvp" in own:
-            jvp = own["jvp"]
-            del cls.jvp
-            namespace = {"jvp": jvp, "_is_twin": True, "__module__": cls.__module__}
-            cls._eager = type(cls.__name__, (cls,), namespace)
+        if "jvp" in written:
+            if "jvp" in own:
+                del cls.jvp
+            twin = {"jvp": staticmethod(written["jvp"]), "_is_twin": True}
+            cls._eager = type(
+                cls.__name__, (cls,), twin | {"__module__": cls.__module__}
+            )
 
     @classmethod
     def apply(cls, *args: Any) -> Any:
@@ -125,11 +128,6 @@ class Function(torch.autograd.Function):
         return super(torch.autograd.Function, cls._eager).apply(*args)  # type: ignore[misc]
 
 
-def _inherited(cls: type, name: str) -> bool:
-    own = cls.__mro__[1 : cls.__mro__.index(Function)]
-    return any(name in base.__dict__ for base in own)
-
-
 def _static(method: Any) -> _Rule:
     return method.__func__ if isinstance(method, staticmethod) else method
 
@@ -137,6 +135,12 @@ def _static(method: Any) -> _Rule:
 def _caller(function: type[Function], autocast: Mapping[str, CastPolicy]) -> _Rule:
     # A closure, since Dynamo reads no attributes of a Function class.
     def call(*args: Any) -> Any:
+        if not args or not isinstance(args[0], Tensor):
+            got = type(args[0]).__name__ if args else "nothing"
+            raise TypeError(
+                f"{function.__name__}: the first argument must be a torch.Tensor, got "
+                f"{got}. Wrap it with torch.as_tensor"
+            )
         device = args[0].device.type
         if not torch.is_autocast_enabled(device):
             return function.apply(*args)

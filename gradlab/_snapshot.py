@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Bool, Float64
+from jaxtyping import Float64
 from torch import Tensor
 
 Kind = Literal["parameter", "layer", "total"]
@@ -62,9 +62,10 @@ class Snapshot:
         stage: Where the gradient was read.
         rows: What was measured, in the order of the model; names are unique.
         quantities: Names of the columns.
-        values: The numbers, float64 on the CPU, NaN where unavailable.
-        available: False where there was nothing to measure (a parameter without a
-            gradient), so that this is neither 0 nor mistaken for a gradient of NaN.
+        values: The numbers, float64 on the CPU, `[rows x quantities]`, NaN where
+            unavailable.
+        available: Bool of the same shape, False where there was nothing to measure (a
+            parameter without a gradient): that is neither 0 nor a gradient of NaN.
 
     Raises:
         ValueError: If a shape, dtype, device or name is not as said above.
@@ -85,8 +86,8 @@ class Snapshot:
     stage: Stage
     rows: tuple[Row, ...]
     quantities: tuple[str, ...]
-    values: Float64[Tensor, "rows quantities"]
-    available: Bool[Tensor, "rows quantities"]
+    values: Tensor
+    available: Tensor
 
     def __post_init__(self) -> None:
         if self.step < 0:

@@ -94,7 +94,8 @@ class CrossEntropyFunction(Function):
         x, target, w = ctx.saved_tensors
         wants_x, wants_t, *_ = ctx.needs_input_grad
         axis = _axis(x)
-        grad_l = _per_row(ctx, x, target, w, grad_L).unsqueeze(axis)
+        _, *classes = _classes(ctx, x, target, w)
+        grad_l = _per_row(ctx, grad_L, *classes).unsqueeze(axis)
         log_p = torch.log_softmax(x, axis)
         grad_x = grad_t = None
         if wants_x:
@@ -112,11 +113,11 @@ class CrossEntropyFunction(Function):
             return NotImplemented
         x, target, w = ctx.saved_tensors
         axis, C, s = _axis(x), x.shape[_axis(x)], ctx.smoothing
-        index, w_class = _classes(ctx, x, target, w)
-        grad_l = _per_row(ctx, x, target, w, grad_L)
+        index, *classes = _classes(ctx, x, target, w)
+        grad_l = _per_row(ctx, grad_L, *classes)
         # A_n is (1−s) w at its class, plus s/C w everywhere: one buffer, p, is enough.
-        peak = (1 - s) * w_class * grad_l
-        total = peak + s / C * (C if w is None else w.sum()) * grad_l
+        peak = (1 - s) * classes[1] * grad_l
+        total = peak + s / C * (C if w is None else w.sum()) * grad_l if s else peak
         grad_x = torch.softmax(x, axis)
         grad_x.mul_(total.to(x.dtype).unsqueeze(axis))
         if s:
@@ -139,7 +140,8 @@ class CrossEntropyFunction(Function):
             dl = (log_p.exp() * A.sum(axis, keepdim=True) - A) * dx
         if dt is not None:
             dl = dl - (1 - ctx.smoothing) * _along(w, x) * log_p * dt
-        dl = dl.sum(axis) * _per_row(ctx, x, target, w, x.new_ones(()))
+        _, *classes = _classes(ctx, x, target, w)
+        dl = dl.sum(axis) * _per_row(ctx, x.new_ones(()), *classes)
         return dl if ctx.reduction == "none" else dl.sum()
 
 
@@ -156,15 +158,21 @@ def _along(w: Tensor | None, x: Tensor) -> Tensor:
 
 def _classes(
     ctx: Any, x: Tensor, target: Tensor, w: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """The class of each row, 0 where ignored, and its weight, which is 0 there."""
-    kept = target != ctx.ignore_index
-    index = target.where(kept, 0)
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The class of each row, 0 where it is ignored; which are kept; their weights.
+
+    Where the target holds probabilities, all are kept and weigh 1.
+    """
     # Sums of many ones and weights: in float32 at least.
     dtype = torch.promote_types(x.dtype, torch.float32)
+    if target.is_floating_point():
+        ones = x.new_ones(x.shape[: _axis(x)] + x.shape[_axis(x) + 1 :], dtype=dtype)
+        return target, ones.bool(), ones
+    kept = target != ctx.ignore_index
+    index = target.where(kept, 0)
     if w is None:
-        return index, kept.to(dtype)
-    return index, torch.take(w.to(dtype), index).where(kept, 0)
+        return index, kept, kept.to(dtype)
+    return index, kept, torch.take(w.to(dtype), index).where(kept, 0)
 
 
 def _weighted_target(ctx: Any, x: Tensor, target: Tensor, w: Tensor | None) -> Tensor:
@@ -179,18 +187,10 @@ def _weighted_target(ctx: Any, x: Tensor, target: Tensor, w: Tensor | None) -> T
     return _along(w, x) * ((1 - ctx.smoothing) * t + ctx.smoothing / C)
 
 
-def _per_row(
-    ctx: Any, x: Tensor, target: Tensor, w: Tensor | None, grad_L: Tensor
-) -> Tensor:
-    """l̄_n: the gradient of the reduced loss, for each row of x."""
-    rows = x.shape[: _axis(x)] + x.shape[_axis(x) + 1 :]
-    mean = ctx.reduction == "mean"
-    if target.is_floating_point():
-        grad_l = grad_L / max(rows.numel(), 1) if mean else grad_L
-        return grad_l.expand(rows)
-    _, w_class = _classes(ctx, x, target, w)
-    grad_l = grad_L / w_class.sum() if mean else grad_L
-    return grad_l.expand(rows).where(target != ctx.ignore_index, 0)
+def _per_row(ctx: Any, grad_L: Tensor, kept: Tensor, w_class: Tensor) -> Tensor:
+    """l̄_n: the gradient of the reduced loss, for each row of x; 0 where ignored."""
+    grad_l = grad_L / w_class.sum() if ctx.reduction == "mean" else grad_L
+    return grad_l.expand(kept.shape).where(kept, 0)
 
 
 def cross_entropy(
