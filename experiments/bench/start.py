@@ -38,7 +38,7 @@ def main() -> None:
     )
     share = ratio(times["gradlab"], times["torch"])
     wait, bare = (statistics.median(times[name]) for name in ("help", "python"))
-    print(f"torch and all of gradlab / torch alone: {share:.3f} (at most {IMPORT_GATE})")
+    print(f"import torch and gradlab / torch: {share:.3f} (at most {IMPORT_GATE})")
     print(f"gradlab --help: {wait:.3f} s (under {HELP_GATE}); bare python {bare:.3f} s")
     raise SystemExit(share > IMPORT_GATE or wait >= HELP_GATE)
 

@@ -1,0 +1,45 @@
+# Every target does its own set-up: a virtual environment with pinned packages.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# An environment variable, so that it also pins what builds the package.
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench conformance clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+demo: $(READY) ## train two networks on digits and see where the gradient goes
+	$(BIN)/python -m experiments.vanishing
+
+test: lint ## lint, types, import contracts, then every test
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+lint: $(READY) ## ruff, pyright and import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+
+conformance: $(READY) ## print what holds of every op, as a table
+	$(BIN)/python -m tests.conformance
+
+bench: $(READY) ## layers and optimizers against torch's, and what a start costs
+	$(BIN)/python -m experiments.bench.layers
+	$(BIN)/python -m experiments.bench.optim
+	$(BIN)/python -m experiments.bench.start
+
+clean: ## remove the environment, the caches and the runs
+	rm -rf $(VENV) runs build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "gradlab needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Name another one: make PYTHON=python3.11" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	@echo "Installing PyTorch and what gradlab needs into $(VENV); this takes some minutes."
+	$(BIN)/python -m pip install --quiet --progress-bar on --editable '.[experiments,dev]'
+	@touch $@

@@ -1,0 +1,217 @@
+"""Watches the gradients of a model in a plain training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from types import TracebackType
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from .._snapshot import Snapshot, Stage
+from ..quantities import GradNorm, Quantity
+from ._reading import read_gradients
+from ._schedule import EveryNSteps
+from ._sinks import Sink, Sinks
+from ._taps import OptimizerTap, Read
+
+
+class Monitor:
+    """Reads the gradients of a model once an optimizer step and hands them on.
+
+    A watched optimizer is read the moment before it applies its gradient, so clipping,
+    accumulation and the reduction over ranks have happened and the stage is `applied`.
+    A closure is read after its first run. The loss scale of a fused optimizer under
+    `GradScaler` is divided out. A step that `GradScaler` skips is not seen, except that
+    a fused optimizer is called and its non-finite gradient reported.
+
+    Watching changes nothing: the model gets no hook, the gradients are only read, on
+    their device, with one transfer to the host for all of them (and a second for those
+    that float32 cannot hold). A step that is not read costs one dictionary lookup.
+
+    Rows of a snapshot: the total, the modules that own trainable parameters, these
+    parameters. A frozen parameter has no row; one without a gradient is unavailable; a
+    sharded gradient (DTensor) is refused. With several optimizers each snapshot has the
+    parameters of the one that takes the step, and its total is called `total/0`,
+    `total/1`, … in the order in which they were attached.
+
+    Under DistributedDataParallel every rank can watch the module inside the wrapper;
+    give sinks to one of them.
+
+    Args:
+        model: The model; its module paths name the rows.
+        optimizer: The optimizer to watch; more with `attach`. None to call `observe`
+            yourself.
+        quantities: What to measure.
+        every_n_steps: Read the first of every n steps.
+        sinks: What is called with each snapshot. A sink that fails is reported once,
+            its losses are counted in `lost`, and training goes on.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If the model has nothing to train, `every_n_steps` is below 1, or
+            two quantities share a name.
+
+    Example:
+        >>> model = nn.Linear(2, 1)
+        >>> optimizer = torch.optim.SGD(model.parameters())
+        >>> with Monitor(model, optimizer, sinks=[lambda s: print(s.scalars())]):
+        ...     model(torch.tensor([[3.0, 4.0]])).sum().backward()
+        ...     optimizer.step()
+        {'grad_norm/total': 5.09901951..., 'grad_norm/root': 5.09901951...}
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer | None = None,
+        *,
+        quantities: Sequence[Quantity] = (GradNorm(),),
+        every_n_steps: int = 1,
+        sinks: Sequence[Sink] = (),
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"a model is an nn.Module, got {type(model).__name__}")
+        if not any(p.requires_grad for p in model.parameters()):
+            raise ValueError(
+                "a watched model has a parameter to train, got "
+                f"{type(model).__name__} with none that requires a gradient"
+            )
+        for quantity in quantities:
+            if not isinstance(quantity, Quantity):
+                raise TypeError(
+                    "quantities are instances of gradlab.quantities.Quantity, got "
+                    f"{quantity!r}; is it a class that was not called?"
+                )
+        names = [quantity.name for quantity in quantities]
+        if not names or len(set(names)) < len(names):
+            raise ValueError(
+                "a monitor measures at least one quantity, each under its own name, "
+                f"got {names}"
+            )
+        self.model = model
+        self.quantities = tuple(quantities)
+        self._sinks = Sinks(sinks)
+        self._schedule = EveryNSteps(every_n_steps)
+        self._step = 0
+        self._taps: dict[int, OptimizerTap] = {}
+        if optimizer is not None:
+            self.attach(optimizer)
+
+    @property
+    def step(self) -> int:
+        """The step of the next snapshot: the optimizer steps seen, or as it was set.
+
+        Set it after a resume; it counts on from there.
+        """
+        return self._step
+
+    @step.setter
+    def step(self, step: int) -> None:
+        if isinstance(step, bool) or not isinstance(step, int) or step < 0:
+            raise ValueError(f"a step is a whole number, counted from 0, got {step!r}")
+        self._step = step
+
+    @property
+    def lost(self) -> int:
+        """How many snapshots sinks have failed to take."""
+        return self._sinks.lost
+
+    def attach(self, optimizer: Optimizer) -> None:
+        """Watch one more optimizer.
+
+        Args:
+            optimizer: An optimizer of some of the model's parameters.
+
+        Raises:
+            ValueError: If it is watched already or has no parameter of the model.
+        """
+        if id(optimizer) in self._taps:
+            raise ValueError(
+                f"an optimizer is attached once, got this {type(optimizer).__name__} "
+                "again; detach() lets go of all"
+            )
+        if _owned(optimizer).isdisjoint(id(p) for p in self.model.parameters()):
+            raise ValueError(
+                "a watched optimizer trains the watched model, got "
+                f"{type(optimizer).__name__}, which shares no parameter with "
+                f"{type(self.model).__name__}; was it made from another copy?"
+            )
+        self._taps[id(optimizer)] = OptimizerTap(optimizer, self._on_step)
+
+    def detach(self) -> None:
+        """Leave no hook behind and flush the sinks; safe to call twice."""
+        for tap in self._taps.values():
+            tap.remove()
+        self._taps.clear()
+        self._sinks.flush()
+
+    def __enter__(self) -> Monitor:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.detach()
+        self._sinks.close()
+
+    @torch.no_grad()
+    def observe(
+        self,
+        step: int,
+        stage: Stage,
+        scale: float | Tensor = 1.0,
+        *,
+        optimizer: Optimizer | None = None,
+        total: str = "total",
+    ) -> Snapshot:
+        """Read the gradients now, whatever the schedule says.
+
+        Args:
+            step: The step they belong to.
+            stage: Where they are on their way to the update.
+            scale: What the loss was multiplied by; it is divided out.
+            optimizer: Read its parameters only; None reads the whole model.
+            total: The name of the total row.
+
+        Returns:
+            The snapshot that the sinks were handed.
+
+        Raises:
+            NotImplementedError: If a gradient is sharded.
+        """
+        only = None if optimizer is None else _owned(optimizer)
+        rows, values, available = read_gradients(
+            self.model, self.quantities, scale, only, total
+        )
+        names = tuple(quantity.name for quantity in self.quantities)
+        snapshot = Snapshot(step, stage, rows, names, values, available)
+        self._sinks.take(snapshot)
+        return snapshot
+
+    def _on_step(self, optimizer: Optimizer) -> Read | None:
+        step, self._step = self._step, self._step + 1
+        if not self._schedule.due(id(optimizer), step):
+            return None
+        return partial(self._read_step, optimizer, step)
+
+    def _read_step(self, optimizer: Optimizer, step: int) -> None:
+        index = list(self._taps).index(id(optimizer))
+        # GradScaler leaves it on a fused optimizer, which unscales inside its kernel.
+        scale: Tensor | None = getattr(optimizer, "grad_scale", None)
+        self.observe(
+            step,
+            "applied",
+            1.0 if scale is None else scale,
+            optimizer=optimizer,
+            total=f"total/{index}" if len(self._taps) > 1 else "total",
+        )
+
+
+def _owned(optimizer: Optimizer) -> set[int]:
+    return {id(p) for group in optimizer.param_groups for p in group["params"]}

@@ -1,0 +1,77 @@
+"""Hands snapshots to sinks without letting a sink stop the run."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+
+from .._snapshot import Snapshot
+
+Sink = Callable[[Snapshot], object]
+"""Whatever takes a snapshot; it may have `flush()` and `close()`."""
+
+
+class Sinks:
+    """All sinks of a monitor. One that fails is reported once, each loss is counted.
+
+    Args:
+        sinks: What is called with each snapshot.
+
+    Raises:
+        TypeError: If one cannot be called.
+
+    Attributes:
+        lost: How often a sink failed to take a snapshot.
+    """
+
+    def __init__(self, sinks: Sequence[Sink]) -> None:
+        for sink in sinks:
+            if not callable(sink) or isinstance(sink, type):
+                raise TypeError(
+                    f"a sink is called with each Snapshot, got {sink!r}; a class must "
+                    "be made an instance first"
+                )
+        self.lost = 0
+        self._sinks = tuple(sinks)
+        self._reported: set[int] = set()
+
+    def take(self, snapshot: Snapshot) -> None:
+        """Hand one snapshot to every sink.
+
+        Args:
+            snapshot: What was measured.
+        """
+        for sink in self._sinks:
+            if not self._try(sink, sink, snapshot):
+                self.lost += 1
+
+    def flush(self) -> None:
+        """Flush the sinks that can be flushed."""
+        self._each("flush")
+
+    def close(self) -> None:
+        """Close the sinks that can be closed."""
+        self._each("close")
+
+    def _each(self, method: str) -> None:
+        for sink in self._sinks:
+            call = getattr(sink, method, None)
+            if callable(call):
+                self._try(sink, call)
+
+    def _try(self, sink: Sink, call: Callable[..., object], *args: object) -> bool:
+        try:
+            call(*args)
+        except Exception as error:
+            if id(sink) not in self._reported:
+                self._reported.add(id(sink))
+                warnings.warn(
+                    "a sink must take what it is handed; "
+                    f"{getattr(sink, '__qualname__', type(sink).__name__)} raised "
+                    f"{type(error).__name__}: {error}. Training goes on; what this "
+                    "sink misses from now on is only counted, in Monitor.lost",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+            return False
+        return True

@@ -1,0 +1,77 @@
+"""The tap of a plain loop: the gradient an optimizer is about to apply."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch.optim import Optimizer
+
+Read = Callable[[], object]
+
+
+class OptimizerTap:
+    """Calls back once at each step of an optimizer, when its gradient is final.
+
+    A step with a closure computes its gradient itself, so there the reading waits for
+    the closure's first run.
+
+    Args:
+        optimizer: The optimizer to watch.
+        on_step: Called at each step; returns what is to be done when the gradient is
+            final, or None.
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, on_step: Callable[[Optimizer], Read | None]
+    ) -> None:
+        self.optimizer = optimizer
+        self._on_step = on_step
+        self._stepping = False
+        self._hooks = (
+            optimizer.register_step_pre_hook(self._before),
+            optimizer.register_step_post_hook(self._after),
+        )
+
+    def remove(self) -> None:
+        """Leave no hook behind; safe to call twice."""
+        for hook in self._hooks:
+            hook.remove()
+
+    def _before(
+        self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        # A subclass whose step calls its parent's runs the hooks twice in one step.
+        if self._stepping:
+            return None
+        self._stepping = True
+        read = self._on_step(optimizer)
+        if read is None:
+            return None
+        # args[0] is the optimizer itself.
+        if len(args) > 1 and callable(args[1]):
+            return (args[0], _Closure(args[1], read), *args[2:]), kwargs
+        if callable(kwargs.get("closure")):
+            return args, {**kwargs, "closure": _Closure(kwargs["closure"], read)}
+        read()
+        return None
+
+    def _after(
+        self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        self._stepping = False
+
+
+class _Closure:
+    """A closure that reads after its first run."""
+
+    def __init__(self, closure: Callable[[], Any], read: Read) -> None:
+        self._closure = closure
+        self._read: Read | None = read
+
+    def __call__(self) -> Any:
+        loss = self._closure()
+        if self._read is not None:
+            read, self._read = self._read, None
+            read()
+        return loss

@@ -1,0 +1,71 @@
+import errno
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from gradlab import Monitor, Snapshot
+
+
+class Full:
+    """A sink on a full disk."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def __call__(self, snapshot: Snapshot) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def flush(self) -> None:
+        self.calls.append("flush")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def close(self) -> None:
+        self.calls.append("close")
+
+
+def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int = 3) -> None:
+    for _ in range(steps):
+        optimizer.zero_grad()
+        model(torch.ones(2, 2)).sum().backward()
+        optimizer.step()
+
+
+def test_a_sink_that_fails_is_reported_once_and_counted() -> None:
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters())
+    seen: list[Snapshot] = []
+    monitor = Monitor(model, optimizer, sinks=[Full(), seen.append])
+    with pytest.warns(RuntimeWarning, match="OSError: .*No space left") as caught:
+        train(model, optimizer)
+    assert len(caught) == 1
+    assert monitor.lost == 3
+    assert len(seen) == 3
+    monitor.detach()
+
+
+def test_leaving_the_monitor_flushes_and_closes_what_can_be() -> None:
+    model, sink = nn.Linear(2, 1), Full()
+    with (
+        pytest.warns(RuntimeWarning, match="No space left"),
+        Monitor(model, sinks=[sink, lambda snapshot: None]),
+    ):
+        pass
+    assert sink.calls == ["flush", "close"]
+
+
+def test_an_interrupt_is_not_a_failure_of_the_sink() -> None:
+    def interrupted(snapshot: Snapshot) -> None:
+        raise KeyboardInterrupt
+
+    model = nn.Linear(2, 1)
+    monitor = Monitor(model, sinks=[interrupted])
+    with pytest.raises(KeyboardInterrupt):
+        monitor.observe(0, "raw")
+
+
+@pytest.mark.parametrize("sink", [None, 3, Full])
+def test_a_sink_is_a_callable_instance(sink: Callable[[Snapshot], object]) -> None:
+    with pytest.raises(TypeError, match="a sink is called with each Snapshot, got"):
+        Monitor(nn.Linear(2, 1), sinks=[sink])
