@@ -31,7 +31,7 @@ conformance: $(READY) ## print what holds of every op, as a table
 bench: $(READY) ## layers and optimizers against torch's, and what a start costs
 	$(BIN)/python -m experiments.bench.layers
 	$(BIN)/python -m experiments.bench.optim
-	$(BIN)/python -m experiments.bench.start
+	$(BIN)/python -m experiments.bench.overhead
 
 clean: ## remove the environment, the caches and the runs
 	rm -rf $(VENV) runs build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache

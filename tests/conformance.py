@@ -6,9 +6,12 @@ not hold. `CELLS` is the matrix's header; `make conformance` prints the table.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
+import io
 import itertools
+import pickle
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -21,7 +24,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from gradlab import OpInfo, SampleInput, layers
+from gradlab import ModuleInput, OpInfo, SampleInput, layers
 from gradlab._opinfo import make_tensors
 
 Cell = Callable[[OpInfo, SampleInput], None]
@@ -441,6 +444,66 @@ CELLS: dict[str, Cell] = {
 }
 
 
+# The same for Modules: they stand in for torch.nn's.
+
+
+def _twins(given: ModuleInput) -> tuple[torch.nn.Module, torch.nn.Module]:
+    modules = []
+    for cls in (given.cls, given.torch_cls):
+        torch.manual_seed(0)
+        modules.append(given.build(cls).double())
+    return modules[0], modules[1]
+
+
+def _run(module: torch.nn.Module, inputs: Sequence[Any]) -> list[Tensor]:
+    """Outputs and gradients, with respect to inputs and parameters."""
+    output = module(*inputs)
+    outputs = list(output) if isinstance(output, tuple) else [output]
+    real = [y for y in outputs if y.is_floating_point()]
+    leaves = [x for x in inputs if isinstance(x, Tensor) and x.requires_grad]
+    leaves += list(module.parameters())
+    return [*outputs, *torch.autograd.grad(real, leaves, cotangents(real))]
+
+
+def drop_in_module(given: ModuleInput) -> None:
+    ours, torchs = _twins(given)
+    assert isinstance(ours, given.torch_cls)
+    assert str(ours) == str(torchs)
+    assert list(ours.state_dict()) == list(torchs.state_dict())
+    for a, b in zip(ours.parameters(), torchs.parameters(), strict=True):
+        assert torch.equal(a, b), "initialisation differs"
+    expected = _run(torchs, given.inputs)
+    assert_close(_run(ours, given.inputs), expected, "output, gradient")
+    with torch.no_grad():
+        for parameter in torchs.parameters():
+            parameter.add_(0.5)
+    ours.load_state_dict(torchs.state_dict())
+    expected = _run(torchs, given.inputs)
+    assert_close(_run(ours, given.inputs), expected, "after load_state_dict")
+    torchs.load_state_dict(ours.state_dict())
+
+
+def deepcopy_and_pickle(given: ModuleInput) -> None:
+    ours, _ = _twins(given)
+    expected = _run(ours, given.inputs)
+    file = io.BytesIO()
+    torch.save(ours, file)
+    file.seek(0)
+    clones = (
+        copy.deepcopy(ours),
+        pickle.loads(pickle.dumps(ours)),
+        torch.load(file, weights_only=False),
+    )
+    for clone in clones:
+        assert type(clone) is given.cls
+        assert_close(_run(clone, given.inputs), expected, "clone")
+
+
+MODULE_CELLS: dict[str, Callable[[ModuleInput], None]] = {
+    cell.__name__: cell for cell in (drop_in_module, deepcopy_and_pickle)
+}
+
+
 def matrix(opinfos: Sequence[OpInfo]) -> list[tuple[OpInfo, SampleInput, str]]:
     """Every op at every sample in every cell that speaks about it."""
     return [
@@ -452,10 +515,15 @@ def matrix(opinfos: Sequence[OpInfo]) -> list[tuple[OpInfo, SampleInput, str]]:
     ]
 
 
-def failure(opinfo: OpInfo, sample: SampleInput, cell: str) -> Exception | None:
+def failure(
+    opinfo: OpInfo, sample: SampleInput | ModuleInput, cell: str
+) -> Exception | None:
     """What the cell raises, or None where the claim holds."""
     try:
-        CELLS[cell](opinfo, sample)
+        if isinstance(sample, ModuleInput):
+            MODULE_CELLS[cell](sample)
+        else:
+            CELLS[cell](opinfo, sample)
     except Exception as exception:
         return exception
     return None
@@ -469,7 +537,13 @@ def torch_fails_too(opinfo: OpInfo, sample: SampleInput, cell: str) -> bool:
 
 def table(opinfos: Sequence[OpInfo]) -> tuple[Table, list[str]]:
     """The matrix, one row a cell and one column an op, and what does not hold."""
-    todo = matrix(opinfos)
+    todo: list[tuple[OpInfo, Any, str]] = [*matrix(opinfos)]
+    todo += [
+        (opinfo, given, cell)
+        for opinfo in opinfos
+        for given in opinfo.module_inputs(make_tensors(torch.float64))
+        for cell in MODULE_CELLS
+    ]
     held: Counter[tuple[str, str]] = Counter()
     asked: Counter[tuple[str, str]] = Counter()
     notes = []
@@ -479,13 +553,13 @@ def table(opinfos: Sequence[OpInfo]) -> tuple[Table, list[str]]:
         raised = failure(opinfo, sample, cell)
         held[place] += raised is None
         if raised is not None:
-            key = f"{cell}/{sample.name}"
+            key = f"{cell}/{getattr(sample, 'name', 'module')}"
             reason = opinfo.known_failures.get(key, f"NEW: {raised}".splitlines()[0])
-            if not torch_fails_too(opinfo, sample, cell):
+            if cell in CELLS and not torch_fails_too(opinfo, sample, cell):
                 reason += " (torch's own op passes)"
             notes.append(f"{opinfo.name} {key}: {reason}")
     grid = Table("claim", *(opinfo.name for opinfo in opinfos))
-    for cell in CELLS:
+    for cell in (*CELLS, *MODULE_CELLS):
         counts = [(held[o.name, cell], asked[o.name, cell]) for o in opinfos]
         marks = [f"{a}" if a == b else f"[bold]{a} of {b}[/bold]" for a, b in counts]
         grid.add_row(cell, *marks)
@@ -498,7 +572,9 @@ def main() -> None:
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     torch.set_num_threads(1)
     grid, notes = table(layers.opinfos)
-    Console().print(grid)
+    console = Console()
+    console.width = max(console.width, 150)
+    console.print(grid)
     for note in notes:
         print(note)
     raise SystemExit(any("passes)" in note or "NEW" in note for note in notes))

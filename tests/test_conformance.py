@@ -3,8 +3,6 @@
 Nothing here names an op: a new one is found through its `opinfo`.
 """
 
-import copy
-import pickle
 from pathlib import Path
 
 import pytest
@@ -14,8 +12,7 @@ from gradlab import ErrorInput, ModuleInput, OpInfo, SampleInput, layers
 from gradlab._opinfo import make_tensors
 from tests.conformance import (
     CELLS,
-    assert_close,
-    cotangents,
+    MODULE_CELLS,
     failure,
     matrix,
     samples,
@@ -49,48 +46,17 @@ def test_samples_have_an_empty_batch_and_unique_names(opinfo: OpInfo) -> None:
     assert known <= {sample.name for sample in all_samples}
 
 
-def modules() -> list[ModuleInput]:
-    make = make_tensors(torch.float64)
-    return [module for info in layers.opinfos for module in info.module_inputs(make)]
+MODULES = [
+    pytest.param(given, cell, id=f"{given.cls.__name__}-{number}-{cell}")
+    for opinfo in layers.opinfos
+    for number, given in enumerate(opinfo.module_inputs(make_tensors(torch.float64)))
+    for cell in MODULE_CELLS
+]
 
 
-def run(module: torch.nn.Module, inputs: tuple[object, ...]) -> list[torch.Tensor]:
-    output = module(*inputs)
-    outputs = list(output) if isinstance(output, tuple) else [output]
-    real = [y for y in outputs if y.is_floating_point()]
-    leaves = [x for x in inputs if isinstance(x, torch.Tensor) and x.requires_grad]
-    leaves += list(module.parameters())
-    return [*outputs, *torch.autograd.grad(real, leaves, cotangents(real))]
-
-
-@pytest.mark.parametrize("given", modules(), ids=lambda given: given.cls.__name__)
-def test_module_stands_in_for_torchs(given: ModuleInput, tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    ours = given.build().double()
-    torch.manual_seed(0)
-    torchs = given.build(given.torch_cls).double()
-    assert isinstance(ours, given.torch_cls)
-    assert str(ours) == str(torchs)
-    assert list(ours.state_dict()) == list(torchs.state_dict())
-    for a, b in zip(ours.parameters(), torchs.parameters(), strict=True):
-        assert torch.equal(a, b), "initialisation differs"
-    expected = run(torchs, given.inputs)
-    assert_close(run(ours, given.inputs), expected, "output, gradient")
-
-    with torch.no_grad():
-        for parameter in torchs.parameters():
-            parameter.add_(0.5)
-    ours.load_state_dict(torchs.state_dict())
-    expected = run(torchs, given.inputs)
-    assert_close(run(ours, given.inputs), expected, "after load_state_dict")
-    torchs.load_state_dict(ours.state_dict())
-
-    for clone in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))):
-        assert type(clone) is given.cls
-        assert_close(run(clone, given.inputs), expected, "clone")
-    torch.save(ours, tmp_path / "module.pt")
-    loaded = torch.load(tmp_path / "module.pt", weights_only=False)
-    assert_close(run(loaded, given.inputs), expected, "torch.save")
+@pytest.mark.parametrize(("given", "cell"), MODULES)
+def test_module(given: ModuleInput, cell: str) -> None:
+    MODULE_CELLS[cell](given)
 
 
 ERRORS = [
