@@ -27,6 +27,10 @@ What this class adds:
 - float32 arithmetic in the rule for half precision tensors, as native kernels do;
 - gradients that nobody sent stay None instead of becoming tensors of zeros.
 
+A limit of torch: `torch.compile(torch.func.grad(f))` ignores every custom backward and
+differentiates `forward` instead (pytorch#193279). That is the same number where the rule
+is the true gradient, and another where it is a chosen one.
+
 Source: the notes "Extending PyTorch" and "Extending torch.func with autograd.Function".
 """
 

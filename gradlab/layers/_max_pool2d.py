@@ -10,6 +10,7 @@ Saved       k, and of x only its shape.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any, Literal, overload
 
@@ -45,10 +46,9 @@ def max_pool2d_reference(
     _, where = aten.max_pool2d_with_indices(
         input.detach(), (kh, kw), (sh, sw), (ph, pw), (dh, dw), ceil_mode
     )
-    rows = torch.arange(where.shape[-2])[:, None] * sh - ph
-    rows = rows + torch.arange(kh)[None, :] * dh
-    cols = torch.arange(where.shape[-1])[:, None] * sw - pw
-    cols = cols + torch.arange(kw)[None, :] * dw
+    arange = functools.partial(torch.arange, device=input.device)
+    rows = arange(where.shape[-2])[:, None] * sh - ph + arange(kh)[None, :] * dh
+    cols = arange(where.shape[-1])[:, None] * sw - pw + arange(kw)[None, :] * dw
     # inside: [out_h, out_w, kh, kw], whether that element of the window is in the image
     inside = ((rows >= 0) & (rows < H))[:, None, :, None]
     inside = inside & ((cols >= 0) & (cols < W))[None, :, None, :]

@@ -9,7 +9,6 @@ from torch import Tensor
 from gradlab import OpInfo, SampleInput
 from gradlab._opinfo import make_tensors
 
-
 Grads = tuple[Tensor | None, ...]
 
 
@@ -34,7 +33,7 @@ def cast(sample: SampleInput, dtype: torch.dtype) -> SampleInput:
 def cotangents(outputs: Sequence[Tensor], seed: int = 1) -> list[Tensor]:
     """Fixed numbers of both signs; no random draw, which `vmap` would refuse."""
     return [
-        torch.arange(y.numel(), dtype=torch.float64)
+        torch.arange(y.numel(), dtype=torch.float64, device=y.device)
         .add(seed)
         .mul(seed + 1.7)
         .sin()
