@@ -1,0 +1,1 @@
+"""Benchmarks: gradlab against its peers, in the same run."""
