@@ -28,8 +28,8 @@ What this class adds:
 - gradients that nobody sent stay None instead of becoming tensors of zeros.
 
 A limit of torch: `torch.compile(torch.func.grad(f))` ignores every custom backward and
-differentiates `forward` instead (pytorch#193279). That is the same number where the rule
-is the true gradient, and another where it is a chosen one.
+differentiates `forward` instead (pytorch#193279). That is the same number where the
+rule is the true gradient, and another where it is a chosen one.
 
 Source: the notes "Extending PyTorch" and "Extending torch.func with autograd.Function".
 """
