@@ -169,7 +169,7 @@ def _classes(
         ones = x.new_ones(x.shape[: _axis(x)] + x.shape[_axis(x) + 1 :], dtype=dtype)
         return target, ones.bool(), ones
     kept = target != ctx.ignore_index
-    index = target.where(kept, 0)
+    index = target.where(kept, 0).long()
     if w is None:
         return index, kept, kept.to(dtype)
     return index, kept, torch.take(w.to(dtype), index).where(kept, 0)

@@ -26,6 +26,13 @@ def test_extremes_do_what_torch_does(smoothing: float, reduction: str) -> None:
     both(torch.randn(3), torch.tensor(2), **options)
 
 
+def test_bytes_are_class_indices_too() -> None:
+    y = torch.tensor([0, 2, 1], dtype=torch.uint8)
+    both(torch.randn(3, 4), y)
+    both(torch.randn(3, 4), y, ignore_index=2, label_smoothing=0.1)
+    both(torch.randn(4), torch.tensor(3, dtype=torch.uint8))
+
+
 def test_a_masked_class_gets_no_gradient() -> None:
     x = torch.tensor([[0.0, -torch.inf, 1.0]])
     both(x, torch.tensor([2]))
