@@ -146,7 +146,7 @@ def _caller(function: type[Function], autocast: Mapping[str, CastPolicy]) -> _Ru
                 f"{got}. Wrap it with torch.as_tensor"
             )
         device = args[0].device.type
-        if not torch.is_autocast_enabled(device):
+        if not _autocasts(device):
             return function.apply(*args)
         policy = autocast.get(device if device == "cpu" else "cuda")
         if policy is not None:
@@ -157,6 +157,11 @@ def _caller(function: type[Function], autocast: Mapping[str, CastPolicy]) -> _Ru
             return function.apply(*args)
 
     return call
+
+
+def _autocasts(device: str) -> bool:
+    # torch raises for a device that autocast does not know.
+    return device != "meta" and torch.is_autocast_enabled(device)
 
 
 def _no_zeros(setup_context: _Rule) -> _Rule:
@@ -175,7 +180,7 @@ def _dispatch(rule: _Rule, fused: _Rule | None) -> _Rule:
         if not sent:
             return (None,) * len(ctx.needs_input_grad)
         device = sent[0].device.type
-        if torch.is_autocast_enabled(device):
+        if _autocasts(device):
             with torch.autocast(device, enabled=False):
                 return backward(ctx, *grads)
         if fused is None:

@@ -26,15 +26,10 @@ from torch import Tensor
 from gradlab._function import Function
 from gradlab._opinfo import ErrorInput, Make, ModuleInput, OpInfo, SampleInput
 
+from . import _arguments as arguments
+from ._arguments import Pair, pair
+
 aten = torch.ops.aten
-Pair = int | tuple[int, ...] | list[int]
-
-
-def _pair(value: Pair) -> tuple[int, int]:
-    if isinstance(value, int):
-        return value, value
-    height, width = value * 2 if len(value) == 1 else value
-    return height, width
 
 
 def conv2d_reference(
@@ -47,14 +42,15 @@ def conv2d_reference(
     groups: int = 1,
 ) -> Inexact[Tensor, "*batch out_channels out_height out_width"]:
     """The equation in torch ops: shift the image under every entry of the window."""
-    (sh, sw), (dh, dw) = _pair(stride), _pair(dilation)
+    sh, sw = pair("conv2d", "stride", stride)
+    dh, dw = pair("conv2d", "dilation", dilation)
     O, C, kh, kw = weight.shape
     if isinstance(padding, str):
         same = padding == "same"
         tall, wide = (dh * (kh - 1), dw * (kw - 1)) if same else (0, 0)
         pads = (wide // 2, wide - wide // 2, tall // 2, tall - tall // 2)
     else:
-        (ph, pw) = _pair(padding)
+        ph, pw = pair("conv2d", "padding", padding)
         pads = (pw, pw, ph, ph)
     x = F.pad(input, pads)
     height = (x.shape[-2] - dh * (kh - 1) - 1) // sh + 1
@@ -169,7 +165,8 @@ def conv2d(
         y, of shape (N, O, H', W') or (O, H', W').
 
     Raises:
-        RuntimeError: When the shapes or the options do not fit together.
+        TypeError: When an argument is of another kind.
+        RuntimeError: When the shapes, dtypes, devices or options do not fit together.
 
     Example:
         >>> x = torch.ones(1, 1, 3, 3)
@@ -179,6 +176,10 @@ def conv2d(
         tensor([[[[4., 4.],
                   [4., 4.]]]])
     """
+    arguments.tensors("conv2d", input=input, weight=weight)
+    if bias is not None:
+        arguments.tensors("conv2d", bias=bias)
+    arguments.alike("conv2d", input=input, weight=weight, bias=bias)
     if weight.ndim != 4 or input.ndim not in (3, 4):
         raise RuntimeError(
             "conv2d: input must have shape (N, C, H, W) or (C, H, W) and weight (O, "
@@ -197,10 +198,11 @@ def conv2d(
             f"{tuple(bias.shape)}"
         )
     x = input if input.ndim == 4 else input[None]
-    dilation = _pair(dilation)
+    stride = pair("conv2d", "stride", stride)
+    dilation = pair("conv2d", "dilation", dilation)
     if isinstance(padding, str):
-        x, padding = _pad(x, weight, _pair(stride), padding, dilation)
-    geometry = _pair(stride), _pair(padding), dilation, groups
+        x, padding = _pad(x, weight, stride, padding, dilation)
+    geometry = stride, pair("conv2d", "padding", padding), dilation, groups
     y = Conv2dFunction.call(x, weight, bias, *geometry)
     return y if input.ndim == 4 else y[0]
 
@@ -294,6 +296,10 @@ def error_inputs(make: Make) -> Iterator[ErrorInput]:
     sample = SampleInput("channels", make(1, 3, 4, 4), W)
     yield ErrorInput(sample, RuntimeError, "= 2 channels .* got 3")
     yield ErrorInput(SampleInput("bias", x, W, make(3)), RuntimeError, "bias must have")
+    yield ErrorInput(SampleInput("dtype", x.float(), W), RuntimeError, "one dtype")
+    yield ErrorInput(SampleInput("none", x, None), TypeError, "weight must be a torch")
+    sample = SampleInput("stride", x, W, stride=(1, 2, 3))
+    yield ErrorInput(sample, RuntimeError, "stride must be one or two numbers")
     sample = SampleInput("same", x, W, stride=2, padding="same")
     yield ErrorInput(sample, RuntimeError, "'same' with a stride of 1")
     sample = SampleInput("window", make(1, 2, 2, 2), W)

@@ -29,7 +29,7 @@ from torch import Tensor
 from gradlab._function import Function
 from gradlab._opinfo import ErrorInput, Make, ModuleInput, OpInfo, SampleInput
 
-from . import _reduction
+from . import _arguments as arguments, _reduction
 
 
 def cross_entropy_reference(
@@ -221,6 +221,7 @@ def cross_entropy(
         L, in nats: one number, or one for each row with `"none"`.
 
     Raises:
+        TypeError: When an argument is not a tensor.
         ValueError: When the number of rows differs or `reduction` is unknown.
         RuntimeError: When another shape, a dtype, the weight or the smoothing is wrong.
         IndexError: When a class index is not in [0, C) and is not ignored.
@@ -231,6 +232,10 @@ def cross_entropy(
         >>> x.grad
         tensor([[-0.5000,  0.5000]])
     """
+    arguments.tensors("cross_entropy", input=input, target=target)
+    if weight is not None:
+        arguments.tensors("cross_entropy", weight=weight)
+        arguments.alike("cross_entropy", input=input, weight=weight)
     reduction = _reduction.resolve("cross_entropy", size_average, reduce, reduction)
     _validate(input, target, weight, label_smoothing)
     return CrossEntropyFunction.call(
@@ -344,6 +349,9 @@ def error_inputs(make: Make) -> Iterator[ErrorInput]:
     sample = SampleInput("float_indices", x, y.double())
     yield ErrorInput(sample, RuntimeError, "use target.long")
     yield ErrorInput(SampleInput("int32", x, y.int()), RuntimeError, "must be int64")
+    yield ErrorInput(SampleInput("list", x, [0, 1, 2, 3]), TypeError, "target must be")
+    sample = SampleInput("weight_dtype", x, y, make(5).detach().float())
+    yield ErrorInput(sample, RuntimeError, "must have one dtype")
     yield ErrorInput(SampleInput("class", x, y + 2), IndexError, "out of bounds")
     sample = SampleInput("weight", x, y, make(4).detach())
     yield ErrorInput(sample, RuntimeError, "one entry a class")
@@ -361,5 +369,4 @@ opinfo = OpInfo(
     module_inputs,
     bench_inputs,
     error_inputs,
-    {"hessian/empty_sum": "torch.func.jacfwd indexes the first of no elements"},
 )

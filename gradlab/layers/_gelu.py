@@ -22,6 +22,8 @@ from torch import Tensor
 from gradlab._function import Function
 from gradlab._opinfo import ErrorInput, Make, ModuleInput, OpInfo, SampleInput
 
+from . import _arguments as arguments
+
 aten = torch.ops.aten
 _SLOPE, _CUBIC = math.sqrt(2 / math.pi), 0.044715
 
@@ -89,6 +91,7 @@ def gelu(
         y, of the shape of x.
 
     Raises:
+        TypeError: When x is not a tensor.
         RuntimeError: When `approximate` is neither of the two.
 
     Example:
@@ -97,6 +100,7 @@ def gelu(
         >>> x.grad
         tensor([0.5000])
     """
+    arguments.tensors("gelu", input=input)
     if approximate not in ("none", "tanh"):
         raise RuntimeError(
             f"gelu: approximate must be 'none' or 'tanh', got {approximate!r}"
@@ -141,7 +145,8 @@ def bench_inputs(make: Make) -> Iterator[SampleInput]:
 
 
 def error_inputs(make: Make) -> Iterator[ErrorInput]:
-    """An approximation that does not exist."""
+    """An approximation that does not exist, a number."""
+    yield ErrorInput(SampleInput("number", 1.0), TypeError, "input must be a torch")
     sample = SampleInput("approximate", make(3), approximate="erf")
     yield ErrorInput(sample, RuntimeError, "'none' or 'tanh', got 'erf'")
 

@@ -24,6 +24,8 @@ from torch import Tensor
 from gradlab._function import Function
 from gradlab._opinfo import ErrorInput, Make, ModuleInput, OpInfo, SampleInput
 
+from . import _arguments as arguments
+
 aten = torch.ops.aten
 
 
@@ -139,6 +141,7 @@ def layer_norm(
         y, of the shape of x.
 
     Raises:
+        TypeError: When an argument is of another kind.
         RuntimeError: When the shapes do not fit together.
 
     Example:
@@ -147,6 +150,12 @@ def layer_norm(
         >>> x.grad.abs().max() < 1e-6
         tensor(True)
     """
+    arguments.tensors("layer_norm", input=input)
+    if not isinstance(normalized_shape, Sequence):
+        raise TypeError(
+            "layer_norm: normalized_shape must be a sequence of numbers, got "
+            f"{normalized_shape!r}; for the last axis alone say ({normalized_shape!r},)"
+        )
     shape = tuple(normalized_shape)
     if not shape or tuple(input.shape[-len(shape) :]) != shape:
         raise RuntimeError(
@@ -154,7 +163,10 @@ def layer_norm(
             f" got normalized_shape {shape} and an input of shape {tuple(input.shape)}"
         )
     for name, parameter in (("weight", weight), ("bias", bias)):
-        if parameter is not None and tuple(parameter.shape) != shape:
+        if parameter is None:
+            continue
+        arguments.tensors("layer_norm", **{name: parameter})
+        if tuple(parameter.shape) != shape:
             raise RuntimeError(
                 f"layer_norm: {name} must have shape normalized_shape = {shape}, got "
                 f"{tuple(parameter.shape)}"
@@ -207,6 +219,8 @@ def error_inputs(make: Make) -> Iterator[ErrorInput]:
     x = make(4, 5)
     sample = SampleInput("axes", x, (4,))
     yield ErrorInput(sample, RuntimeError, "must be the last axes of input")
+    sample = SampleInput("number", x, 5)
+    yield ErrorInput(sample, TypeError, "sequence of numbers, got 5; .*say .5,.")
     sample = SampleInput("none", x, ())
     yield ErrorInput(sample, RuntimeError, "at least one")
     sample = SampleInput("weight", x, (5,), make(4))

@@ -22,6 +22,8 @@ from torch import Tensor
 from gradlab._function import Function
 from gradlab._opinfo import ErrorInput, Make, ModuleInput, OpInfo, SampleInput
 
+from . import _arguments as arguments
+
 
 def linear_reference(
     input: Inexact[Tensor, "*batch in_features"],
@@ -89,7 +91,8 @@ def linear(
         y, of shape (*, out_features).
 
     Raises:
-        RuntimeError: When the shapes or the dtypes do not fit together.
+        TypeError: When an argument is not a tensor.
+        RuntimeError: When the shapes, dtypes or devices do not fit together.
 
     Example:
         >>> x, W = torch.ones(1, 2), torch.tensor([[1.0, 2.0]], requires_grad=True)
@@ -97,6 +100,10 @@ def linear(
         >>> W.grad
         tensor([[1., 1.]])
     """
+    arguments.tensors("linear", input=input, weight=weight)
+    if bias is not None:
+        arguments.tensors("linear", bias=bias)
+    arguments.alike("linear", input=input, weight=weight, bias=bias)
     if weight.ndim != 2 or input.ndim == 0 or input.shape[-1] != weight.shape[1]:
         raise RuntimeError(
             "linear: the last axis of input must have in_features entries, with weight "
@@ -158,7 +165,11 @@ def error_inputs(make: Make) -> Iterator[ErrorInput]:
     features = SampleInput("features", make(5, 4), W)
     yield ErrorInput(features, RuntimeError, "in_features")
     yield ErrorInput(SampleInput("bias", x, W, make(3)), RuntimeError, "bias must have")
-    yield ErrorInput(SampleInput("dtype", x.half(), W), RuntimeError, "dtype")
+    sample = SampleInput("dtype", x.half(), W)
+    yield ErrorInput(sample, RuntimeError, "must have one dtype")
+    sample = SampleInput("list", x, [[1.0, 2.0, 3.0]])
+    yield ErrorInput(sample, TypeError, "weight must be a torch.Tensor, got list")
+    yield ErrorInput(SampleInput("none", None, W), TypeError, "input must be a torch")
 
 
 opinfo = OpInfo(

@@ -19,6 +19,7 @@ from torch import Tensor
 from gradlab._function import Function
 from gradlab._opinfo import ErrorInput, Make, ModuleInput, OpInfo, SampleInput
 
+from . import _arguments as arguments
 from ._softmax import axis
 
 aten = torch.ops.aten
@@ -88,6 +89,7 @@ def log_softmax(
         y, of the shape of x.
 
     Raises:
+        TypeError: When x is not a tensor.
         IndexError: When x has no axis `dim`.
 
     Example:
@@ -96,6 +98,7 @@ def log_softmax(
         >>> x.grad
         tensor([ 0.5000, -0.5000])
     """
+    arguments.tensors("log_softmax", input=input)
     x = input if dtype is None else input.to(dtype)
     return LogSoftmaxFunction.call(x, axis("log_softmax", x, dim, _stacklevel))
 

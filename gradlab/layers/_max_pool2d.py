@@ -21,13 +21,10 @@ from torch import Tensor
 from gradlab._function import Function
 from gradlab._opinfo import ErrorInput, Make, ModuleInput, OpInfo, SampleInput
 
+from . import _arguments as arguments
+from ._arguments import Pair, pair
+
 aten = torch.ops.aten
-Pair = int | tuple[int, int] | list[int]
-
-
-def _pair(value: Pair) -> tuple[int, int]:
-    height, width = (value, value) if isinstance(value, int) else value
-    return height, width
 
 
 def max_pool2d_reference(
@@ -40,8 +37,10 @@ def max_pool2d_reference(
     return_indices: bool = False,
 ) -> Any:
     """The equation in torch ops: gather every window, then its maximum."""
-    (kh, kw), (sh, sw) = _pair(kernel_size), _pair(stride or kernel_size)
-    (ph, pw), (dh, dw) = _pair(padding), _pair(dilation)
+    kh, kw = pair("max_pool2d", "kernel_size", kernel_size)
+    sh, sw = pair("max_pool2d", "stride", stride or kernel_size)
+    ph, pw = pair("max_pool2d", "padding", padding)
+    dh, dw = pair("max_pool2d", "dilation", dilation)
     H, W = input.shape[-2:]
     _, where = aten.max_pool2d_with_indices(
         input.detach(), (kh, kw), (sh, sw), (ph, pw), (dh, dw), ceil_mode
@@ -166,6 +165,7 @@ def max_pool2d(
         y, of shape (N, C, H', W') or (C, H', W'); with `return_indices`, y and k.
 
     Raises:
+        TypeError: When an argument is of another kind.
         RuntimeError: When x has another rank, or no window fits.
 
     Example:
@@ -175,6 +175,8 @@ def max_pool2d(
         tensor([[[0., 0.],
                  [1., 0.]]])
     """
+    arguments.tensors("max_pool2d", input=input)
+    stride = kernel_size if stride is None or stride == [] else stride
     if input.ndim not in (3, 4):
         raise RuntimeError(
             "max_pool2d: input must have shape (N, C, H, W) or (C, H, W), got "
@@ -182,10 +184,10 @@ def max_pool2d(
         )
     y, k = MaxPool2dFunction.call(
         input,
-        _pair(kernel_size),
-        _pair(kernel_size if stride is None or stride == [] else stride),
-        _pair(padding),
-        _pair(dilation),
+        pair("max_pool2d", "kernel_size", kernel_size),
+        pair("max_pool2d", "stride", stride),
+        pair("max_pool2d", "padding", padding),
+        pair("max_pool2d", "dilation", dilation),
         ceil_mode,
     )
     return (y, k) if return_indices else y
@@ -237,6 +239,10 @@ def error_inputs(make: Make) -> Iterator[ErrorInput]:
     """No channel axis, a window larger than the image."""
     sample = SampleInput("rank", make(4, 4), 2)
     yield ErrorInput(sample, RuntimeError, "shape .N, C, H, W.")
+    sample = SampleInput("word", make(1, 1, 4, 4), "2")
+    yield ErrorInput(sample, TypeError, "one or two whole numbers, got '2'")
+    sample = SampleInput("kernel", make(1, 1, 4, 4), (2, 2, 2))
+    yield ErrorInput(sample, RuntimeError, "must be one or two numbers")
     sample = SampleInput("window", make(1, 1, 2, 2), 3)
     yield ErrorInput(sample, RuntimeError, "Output size is too small")
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from gradlab._function import Function
 from gradlab._opinfo import ErrorInput, Make, ModuleInput, OpInfo, SampleInput
 
-from . import _reduction
+from . import _arguments as arguments, _reduction
 
 aten = torch.ops.aten
 
@@ -106,6 +106,7 @@ def mse_loss(
         L: one number, or one an element with `"none"`.
 
     Raises:
+        TypeError: When x or t is not a tensor.
         ValueError: When `reduction` is unknown or `weight` has another shape than x.
         RuntimeError: When x and t do not broadcast.
 
@@ -115,6 +116,7 @@ def mse_loss(
         >>> x.grad
         tensor([1., 3.])
     """
+    arguments.tensors("mse_loss", input=input, target=target)
     reduction = _reduction.resolve("mse_loss", size_average, reduce, reduction)
     if input.shape != target.shape:
         text = (
@@ -198,5 +200,4 @@ opinfo = OpInfo(
     module_inputs,
     bench_inputs,
     error_inputs,
-    {"hessian/empty_sum": "torch.func.jacfwd indexes the first of no elements"},
 )

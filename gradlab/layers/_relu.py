@@ -19,6 +19,8 @@ from torch import Tensor
 from gradlab._function import Function
 from gradlab._opinfo import ErrorInput, Make, ModuleInput, OpInfo, SampleInput
 
+from . import _arguments as arguments
+
 aten = torch.ops.aten
 
 
@@ -79,6 +81,7 @@ def relu(
         y, of the shape of x.
 
     Raises:
+        TypeError: When x is not a tensor.
         RuntimeError: When x is complex, or is a leaf to be overwritten.
 
     Example:
@@ -87,6 +90,7 @@ def relu(
         >>> x.grad
         tensor([0., 0., 1.])
     """
+    arguments.tensors("relu", input=input)
     if input.is_complex():
         raise RuntimeError(
             f"relu: input must be real, got {input.dtype}: complex numbers have no "
@@ -129,7 +133,9 @@ def bench_inputs(make: Make) -> Iterator[SampleInput]:
 
 
 def error_inputs(make: Make) -> Iterator[ErrorInput]:
-    """A complex input."""
+    """A complex input, a list."""
+    sample = SampleInput("list", [1.0])
+    yield ErrorInput(sample, TypeError, "input must be a torch.Tensor, got list")
     x = make(3).to(torch.complex128)
     yield ErrorInput(SampleInput("complex", x), RuntimeError, "must be real")
 

@@ -20,6 +20,8 @@ from torch import Tensor
 from gradlab._function import Function
 from gradlab._opinfo import ErrorInput, Make, ModuleInput, OpInfo, SampleInput
 
+from . import _arguments as arguments
+
 aten = torch.ops.aten
 
 
@@ -75,6 +77,7 @@ def sigmoid(input: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
         >>> x.grad
         tensor([0.2500])
     """
+    arguments.tensors("sigmoid", input=input)
     return SigmoidFunction.call(input)
 
 

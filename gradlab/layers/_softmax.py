@@ -21,6 +21,8 @@ from torch import Tensor
 from gradlab._function import Function
 from gradlab._opinfo import ErrorInput, Make, ModuleInput, OpInfo, SampleInput
 
+from . import _arguments as arguments
+
 aten = torch.ops.aten
 
 
@@ -89,6 +91,7 @@ def softmax(
         y, of the shape of x.
 
     Raises:
+        TypeError: When x is not a tensor.
         IndexError: When x has no axis `dim`.
 
     Example:
@@ -97,6 +100,7 @@ def softmax(
         >>> x.grad
         tensor([ 0.2500, -0.2500])
     """
+    arguments.tensors("softmax", input=input)
     x = input if dtype is None else input.to(dtype)
     return SoftmaxFunction.call(x, axis("softmax", x, dim, _stacklevel))
 

@@ -19,6 +19,8 @@ from torch import Tensor
 from gradlab._function import Function
 from gradlab._opinfo import ErrorInput, Make, ModuleInput, OpInfo, SampleInput
 
+from . import _arguments as arguments
+
 aten = torch.ops.aten
 
 
@@ -74,6 +76,7 @@ def tanh(input: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
         >>> x.grad
         tensor([1.])
     """
+    arguments.tensors("tanh", input=input)
     return TanhFunction.call(input)
 
 

@@ -1,5 +1,6 @@
 """What the cells are made of: outputs, gradients, and how close is close."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -49,7 +50,9 @@ def scalar(bound: Callable[..., tuple[Tensor, ...]]) -> Callable[..., Tensor]:
     def loss(*tensors: Tensor) -> Tensor:
         outputs = bound(*tensors)
         pairs = zip(outputs, cotangents(outputs), strict=True)
-        return torch.stack([(y * v).sum() for y, v in pairs]).sum()
+        # A number is left as it is: times another, torch.func fails on no inputs.
+        terms = [(y * v).sum() if y.ndim else y for y, v in pairs]
+        return functools.reduce(torch.add, terms)
 
     return loss
 
