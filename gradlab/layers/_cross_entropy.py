@@ -57,8 +57,9 @@ def cross_entropy_reference(
         counts = (w * t).sum(axis).where(kept, 0)
     A = w * ((1 - label_smoothing) * t + label_smoothing / C)
     loss = -(A * log_p).sum(axis).where(kept, 0)
-    total = loss.sum()
-    return {"none": loss, "sum": total, "mean": total / counts.sum()}[reduction]
+    if reduction == "none":
+        return loss
+    return loss.sum() if reduction == "sum" else loss.sum() / counts.sum()
 
 
 class CrossEntropyFunction(Function):

@@ -38,8 +38,10 @@ def mse_loss_reference(
     """The equation in torch ops: L = Σᵢ wᵢ (xᵢ − tᵢ)² / Σᵢ wᵢ, or as reduced."""
     loss = (input - target) ** 2
     w = torch.ones_like(loss) if weight is None else weight
+    if reduction == "none":
+        return w * loss
     total = (w * loss).sum()
-    return {"none": w * loss, "mean": total / w.sum(), "sum": total}[reduction]
+    return total if reduction == "sum" else total / w.sum()
 
 
 class MSELossFunction(Function):

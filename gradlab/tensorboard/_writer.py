@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-import errno
 import os
+import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
@@ -55,8 +55,9 @@ class EventFileWriter:
         self._described: set[str] = set()
         try:
             self.log_dir.mkdir(parents=True, exist_ok=True)
-            if not os.access(self.log_dir, os.W_OK | os.X_OK):
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            # Asking is not enough: root may always, a read-only mount never.
+            with tempfile.TemporaryFile(dir=self.log_dir):
+                pass
         except OSError as error:
             raise OSError(
                 error.errno,
