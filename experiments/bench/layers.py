@@ -116,6 +116,13 @@ def main() -> None:
         for row in measure(args.only, args.seconds):
             print(json.dumps(row), flush=True)
         return
+    from gradlab.layers import opinfos
+
+    names = [opinfo.name for opinfo in opinfos]
+    if unknown := set(args.only) - set(names):
+        parser.error(
+            f"no op {', '.join(sorted(unknown))}; there are {', '.join(names)}"
+        )
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     with Progress(console=Console(stderr=True)) as progress:
         for allocator, environment in ALLOCATORS.items():
@@ -145,9 +152,6 @@ def report(rows: list[dict[str, Any]]) -> int:
     Returns:
         0, or 1 when an op misses the gate at its largest size.
     """
-    if not rows:
-        print("no such op; see gradlab.layers.opinfos for the names", file=sys.stderr)
-        return 2
     largest = {row["op"]: row for row in rows}
     table = Table(title="forward + backward, float32, 1 thread")
     for name in ("op", "size"):

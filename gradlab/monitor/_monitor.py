@@ -126,8 +126,14 @@ class Monitor:
             optimizer: An optimizer of some of the model's parameters.
 
         Raises:
+            TypeError: If it is not an optimizer.
             ValueError: If it is watched already or has no parameter of the model.
         """
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(
+                "a watched optimizer is a torch.optim.Optimizer, got "
+                f"{type(optimizer).__name__}"
+            )
         if id(optimizer) in self._taps:
             raise ValueError(
                 f"an optimizer is attached once, got this {type(optimizer).__name__} "

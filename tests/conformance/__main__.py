@@ -1,5 +1,6 @@
 """Prints the conformance matrix: `make conformance`."""
 
+import argparse
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -52,9 +53,18 @@ def table(opinfos: Sequence[OpInfo]) -> tuple[Table, list[str]]:
 
 def main() -> None:
     """Prints the conformance matrix; exits with 1 if a cell is worse than torch's."""
+    parser = argparse.ArgumentParser("tests.conformance", description=__doc__)
+    names = [opinfo.name for opinfo in layers.opinfos]
+    parser.add_argument("ops", nargs="*", metavar="op", help=f"of {', '.join(names)}")
+    ops = parser.parse_args().ops
+    if unknown := set(ops) - set(names):
+        parser.error(
+            f"no op {', '.join(sorted(unknown))}; there are {', '.join(names)}"
+        )
+    chosen = [opinfo for opinfo in layers.opinfos if not ops or opinfo.name in ops]
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     torch.set_num_threads(1)
-    grid, notes = table(layers.opinfos)
+    grid, notes = table(chosen)
     console = Console()
     console.width = max(console.width, 150)
     console.print(grid)
