@@ -4,8 +4,11 @@ from pathlib import Path
 
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from ._cli import ExperimentCLI
+from ._extras import needs_extras
 from ._tensorboard_command import tensorboard_command
+
+with needs_extras():
+    from ._cli import ExperimentCLI
 
 
 def main() -> None:

@@ -24,8 +24,9 @@ def claim_log_dir(log_dir: Path) -> None:
     except OSError as error:
         raise OSError(
             f"the log directory must be writable; {log_dir} is not: {error.strerror}. "
-            "Choose another with --trainer.default_root_dir=DIR, or in a study with "
-            "--out=DIR."
+            "Choose another with --trainer.default_root_dir=DIR, in a study with "
+            "--out=DIR, or with --trainer.logger.save_dir=DIR where a config names its "
+            "logger."
         ) from None
     if any(log_dir.iterdir()):
         raise ValueError(

@@ -62,11 +62,11 @@ class Classifier(LightningModule):
         for k in range(1, depth + 1):
             linear = Linear(widths[k - 1], widths[k])
             with torch.no_grad():
-                init(linear.weight)
+                _fill(linear.weight, init)
                 linear.bias.zero_()
             self.layers.add_module(f"linear{k}", linear)
             if k < depth:
-                self.layers.add_module(f"activation{k}", activation())
+                self.layers.add_module(f"activation{k}", _build(activation))
         self.configure_optimizers()  # a wrong option shows here, before any data load
 
     def forward(self, x: Tensor) -> Tensor:
@@ -94,3 +94,30 @@ class Classifier(LightningModule):
         self.log(f"loss/{split}", loss, batch_size=n)
         self.log(f"accuracy/{split}", accuracy, batch_size=n, prog_bar=is_val)
         return loss
+
+
+def _build(activation: Callable[[], nn.Module]) -> nn.Module:
+    name = getattr(activation, "__name__", repr(activation))
+    try:
+        module = activation()
+    except TypeError as error:
+        raise ValueError(
+            f"activation must build an nn.Module without arguments, got {name}: "
+            f"{error}. Is it the function in place of the class?"
+        ) from error
+    if not isinstance(module, nn.Module):
+        raise ValueError(
+            f"activation must build an nn.Module, got {name}, which builds "
+            f"{type(module).__name__}."
+        )
+    return module
+
+
+def _fill(weight: Tensor, init: Callable[[Tensor], Any]) -> None:
+    try:
+        init(weight)
+    except TypeError as error:
+        name = getattr(init, "__name__", repr(init))
+        raise ValueError(
+            f"init must fill a weight and need nothing else, got {name}: {error}."
+        ) from error

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,6 @@ from jsonargparse import DefaultHelpFormatter, Namespace
 from jsonargparse.typing import PositiveInt
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
-from pytorch_lightning.loggers import TensorBoardLogger
 
 from gradlab.callbacks import GradientMonitor as GradientMonitor
 
@@ -71,6 +71,7 @@ class ExperimentCLI(LightningCLI):
 
     def __init__(self, args: ArgsType = None) -> None:
         self._failure: Exception | None = None
+        self._claimed: list[Path] = []
         usage = "python -m experiments {} -c CONFIG [--KEY=VALUE ...]"
         with quiet_lightning():
             super().__init__(
@@ -108,7 +109,17 @@ class ExperimentCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parses `args`; a study calls this class while it has arguments of its own."""
-        self.config = parser.parse_args(cast("list[str] | None", args))
+        try:
+            self.config = parser.parse_args(cast("list[str] | None", args))
+        except UnicodeDecodeError as error:
+            parser.error(f"a config must be a YAML file of text: {error}", error)
+        seed = self.config[self.config.subcommand].seed_everything
+        if type(seed) is int and not 0 <= seed < 2**32:
+            parser.error(f"seed_everything must be from 0 to 2**32 - 1, got {seed}")
+        try:
+            self._weights = self._read_checkpoint()
+        except (ValueError, OSError) as error:
+            parser.error(str(error), error)
 
     def before_instantiate_classes(self) -> None:
         """Names the run after its config, and keeps an eye on every construction."""
@@ -127,7 +138,9 @@ class ExperimentCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Builds the parts; a value that one of them refuses is the user's mistake."""
-        with self._mistakes(ValueError, OSError, MisconfigurationException):
+        with self._mistakes(
+            ValueError, OSError, RuntimeError, MisconfigurationException
+        ):
             failure = None
             try:
                 super().instantiate_classes()
@@ -139,20 +152,33 @@ class ExperimentCLI(LightningCLI):
     def before_fit(self) -> None:
         """Checks data, sizes and log directory, before the run writes anything."""
         with self._mistakes(ValueError, OSError):
+            self._check_weights()
             if self.datamodule is not None:
                 self.datamodule.prepare_data()
                 self.datamodule.setup("fit")
                 self._check_sizes()
             for logger in self.trainer.loggers if self.trainer.is_global_zero else ():
-                if isinstance(logger, TensorBoardLogger):
-                    claim_log_dir(Path(logger.log_dir))
+                place = getattr(logger, "log_dir", None) or logger.save_dir
+                if place is not None:
+                    claim_log_dir(Path(place))
+                    self._claimed.append(Path(place))
 
     before_validate = before_fit
 
     def fit(self, **parts: Any) -> None:
-        """Trains; what Lightning calls misconfigured is the user's mistake too."""
-        with self._mistakes(MisconfigurationException):
+        """Trains; what Lightning itself refuses is the user's mistake too."""
+        try:
             self.trainer.fit(**parts)
+        except (
+            *(MisconfigurationException, ValueError),
+            *(RuntimeError, ImportError, OSError),
+        ) as error:
+            refused = isinstance(error, MisconfigurationException)
+            if not refused and not _raised_by_lightning(error):
+                raise
+            if not self.trainer.global_step:
+                self._leave_nothing()
+            self.parser.error(str(error), error)
 
     def _construct(self, class_type: type, *args: Any, **kwargs: Any) -> Any:
         """Remembers why a construction failed, where jsonargparse forgets it."""
@@ -169,6 +195,40 @@ class ExperimentCLI(LightningCLI):
         except kinds as error:
             self.parser.error(str(error), error)
 
+    def _leave_nothing(self) -> None:
+        """Removes the log directories of a run that has not taken a step."""
+        for logger in self.trainer.loggers:
+            logger.finalize("failed")
+        for place in self._claimed:
+            shutil.rmtree(place, ignore_errors=True)
+
+    def _read_checkpoint(self) -> dict[str, Any]:
+        """The weights to resume from; none where the config names no file."""
+        place = self.config[self.config.subcommand].get("ckpt_path")
+        if place is None or place in ("best", "last", "hpc", "registry"):
+            return {}
+        if not Path(place).is_file():
+            raise FileNotFoundError(f"ckpt_path must be a file, there is no {place}.")
+        try:
+            saved = torch.load(place, map_location="cpu", weights_only=True)
+            return saved["state_dict"]
+        except Exception as error:
+            raise ValueError(
+                f"ckpt_path must be a checkpoint that a Lightning run saved; {place} "
+                f"is not: {type(error).__name__}."
+            ) from error
+
+    def _check_weights(self) -> None:
+        """Holds the weights to resume from against the model's."""
+        got = {name: tuple(value.shape) for name, value in self._weights.items()}
+        wanted = {n: tuple(value.shape) for n, value in self.model.state_dict().items()}
+        if got and got != wanted:
+            differ = sorted(n for n in got | wanted if got.get(n) != wanted.get(n))
+            raise ValueError(
+                "ckpt_path must hold the weights of this model; it differs in "
+                f"{', '.join(differ[:4])}. Were depth, width or sizes others then?"
+            )
+
     def _check_sizes(self) -> None:
         data = type(self.datamodule).__name__
         for size in ("in_features", "out_features"):
@@ -179,3 +239,12 @@ class ExperimentCLI(LightningCLI):
                     f"model.{size} must be {wanted} for {data}, got {got}: "
                     f"set --model.{size}={wanted}."
                 )
+
+
+def _raised_by_lightning(error: BaseException) -> bool:
+    """Whether the line that raised is Lightning's: a refusal, rather than a bug."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    module = "" if frame is None else frame.tb_frame.f_globals.get("__name__", "")
+    return module.split(".")[0] in ("pytorch_lightning", "lightning_fabric")

@@ -36,8 +36,12 @@ def table(profiles: Sequence[DepthProfile]) -> Table:
     table = Table(title="Gradient norm of every layer", box=box.SIMPLE_HEAD)
     table.add_column("layer", no_wrap=True)
     for profile in profiles:
-        table.add_column(f"{profile.label}\nstep {profile.first_step}", justify="right")
-        table.add_column(f"\nstep {profile.last_step}", justify="right")
+        for head in (
+            f"{profile.label}\nstep {profile.first_step}",
+            f"\nstep {profile.last_step}",
+        ):
+            # On a narrow terminal the names give way, not the numbers.
+            table.add_column(head, justify="right", min_width=7)
     depth = len(profiles[0].start)
     ends = {0: "1 (input side)", depth - 1: f"{depth} (loss side)"}
     for k in range(depth):

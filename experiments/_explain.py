@@ -113,6 +113,9 @@ def _without_noise(complaint: str) -> str:
 
 
 def _guess(name: str, names: Iterable[str], prefix: str = "", joint: str = ".") -> str:
-    close = difflib.get_close_matches(name, list(names), n=1)
+    names = list(names)
+    # relU is more likely to be the class ReLU than the function relu.
+    classes = [n for n in names if n.lower() == name.lower() and n[:1].isupper()]
+    close = classes[:1] or difflib.get_close_matches(name, names, n=1)
     whole = [f"{prefix}{joint}{match}" if prefix else match for match in close]
     return f" Did you mean {whole[0]!r}?" if whole else ""

@@ -16,14 +16,21 @@ from rich.console import Console
 
 from gradlab.tensorboard import read_run
 
-from ._cli import ExperimentCLI, Positive
-from ._depth_picture import draw_depth
 from ._depth_profile import DepthProfile
 from ._depth_report import sentence, table, title
+from ._extras import needs_extras
 from ._tensorboard_command import tensorboard_command
+
+with needs_extras():
+    from ._cli import ExperimentCLI, Positive
+    from ._depth_picture import draw_depth
 
 _CONFIGS = Path(__file__).parents[1] / "configs"
 _NETWORKS = ("vanishing_sigmoid", "vanishing_relu")
+_FIXED = tuple(
+    f"--trainer.{key}"
+    for key in ("default_root_dir", "logger", "callbacks", "fast_dev")
+)
 _HELP = """\
 Trains an 8-layer network twice, with sigmoids and N(0, 1/n) weights and with ReLU and
 He initialisation, and shows how much of the gradient reaches each layer.
@@ -49,6 +56,13 @@ def main(args: Sequence[str] | None = None) -> None:
     if options.epochs is not None:
         others.append(f"--trainer.max_epochs={options.epochs}")
     suffix = "" if options.data == "digits" else f"_{options.data}"
+    for option in others:
+        if option.startswith(_FIXED):
+            parser.exit(
+                2,
+                "error: the study reads its own log, written by its own callback; got "
+                f"{option}. Use --out=DIR, or python -m experiments fit\n",
+            )
     out = _next_version(options.out)
     console = Console(highlight=False, markup=False, soft_wrap=True)
     runs: list[ExperimentCLI] = []
@@ -56,7 +70,7 @@ def main(args: Sequence[str] | None = None) -> None:
         config = _CONFIGS / f"{network}{suffix}.yaml"
         console.print(f"Training {config.stem}", style="bold")
         where = f"--trainer.default_root_dir={out}"
-        runs.append(ExperimentCLI(["fit", "-c", str(config), where, *others]))
+        runs.append(ExperimentCLI(["fit", "-c", str(config), *others, where]))
     try:
         profiles = [_profile(run) for run in runs]
     except (FileNotFoundError, ValueError) as error:  # an option turned logging off

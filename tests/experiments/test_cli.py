@@ -7,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from pytorch_lightning import LightningDataModule, LightningModule
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from experiments import Digits
+from experiments import Digits, vanishing
 from experiments._cli import ExperimentCLI
 from tests.experiments.fashion_mnist_files import write_fashion_mnist
 
@@ -260,3 +261,61 @@ def test_fashion_mnist_from_a_given_root(here: Path) -> None:
     path = ROOT / "configs" / "vanishing_relu_fashion_mnist.yaml"
     cli = ExperimentCLI(["fit", "-c", str(path), *SHORT, f"--data.root={root}"])
     assert cli.trainer.global_step == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model.activation=gradlab.layers.relu"], "function in place of the class"),
+        (["--model.activation=gradlab.layers.Relu"], "Did you mean '.*layers.ReLU'"),
+        (["--model.init=torch.nn.init.constant_"], "init must fill a weight"),
+        (["--seed_everything=-1"], "must be from 0 to .* got -1"),
+        (["--ckpt_path=/no/such.ckpt"], "ckpt_path must be a file"),
+        ([f"--ckpt_path={RELU}"], "must be a checkpoint .* Lightning"),
+        (["--trainer.val_check_interval=1000"], "val_check_interval"),
+    ],
+)
+def test_more_mistakes_are_one_message_and_leave_nothing(
+    options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = f"--trainer.default_root_dir={tmp_path}"
+    with pytest.raises(SystemExit) as ended:
+        ExperimentCLI(["fit", "-c", str(RELU), root, *options])
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert re.search(message, said), said
+    assert said.count("error:") == 1
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_checkpoint_of_another_depth_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "other.ckpt"
+    torch.save({"state_dict": {"layers.linear9.weight": torch.zeros(2)}}, place)
+    root = f"--trainer.default_root_dir={tmp_path / 'runs'}"
+    with pytest.raises(SystemExit):
+        ExperimentCLI(["fit", "-c", str(RELU), root, f"--ckpt_path={place}"])
+    assert "differs in layers.linear" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_without_the_extras_a_command_says_what_to_install() -> None:
+    code = (
+        "import sys, runpy; sys.modules['jsonargparse'] = None\n"
+        "runpy.run_module('experiments.vanishing', run_name='__main__')"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert done.returncode == 2
+    assert "pip install '.[experiments]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_study_keeps_its_own_log(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        vanishing.main(["--trainer.default_root_dir=elsewhere"])
+    assert ended.value.code == 2
+    assert "--out=DIR" in capsys.readouterr().err

@@ -103,7 +103,7 @@ def test_fashion_mnist(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         (["--model.depht=3"], "Did you mean 'depth'"),
         (["--data", "fashion_mnist", "--data.root=absent"], "--data.root=DIR"),
         (["--out", "file"], "log directory must be writable; file/version_0/.*--out"),
-        (["--trainer.fast_dev_run=true"], "a run is read from its log directory"),
+        (["--trainer.fast_dev_run=true"], "the study reads its own log"),
     ],
 )
 def test_a_mistake_leaves_nothing_behind(
