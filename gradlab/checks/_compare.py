@@ -1,0 +1,159 @@
+"""Two gradients of one input, compared: equal, approximate, chosen or wrong."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gradlab.subject import (
+    DIFFERENCES,
+    Grads,
+    Mismatch,
+    Subject,
+    attempt,
+    judge,
+    largest_entry,
+    locate,
+    own_gradient,
+    recognise,
+    truth,
+)
+
+LOOSE = 1e-3
+"""Up to this relative error a gradient that is not the derivative is approximate."""
+
+
+def compare(
+    code: str, subject: Subject, place: int, expected: tuple[Tensor, Tensor]
+) -> Mismatch | None:
+    """Holds the gradient of one input against the true one.
+
+    Args:
+        code: The check that asks.
+        subject: The function and the point.
+        place: Index into `subject.tensors`.
+        expected: The true gradient for both cotangents.
+
+    Returns:
+        The mismatch; None where they agree, or where both are right.
+    """
+    x = subject.tensors[place]
+    if not x.numel():
+        return None
+    missing = all(g[place] is None for g in subject.gradients)
+    first, second = (_present(g[place], x) for g in subject.gradients)
+    actual = (first, second)
+    scale = subject.scale(place, *((*([None] * place), r) for r in expected))
+    pairs = list(zip(actual, expected, strict=True))
+    errors = [(g - r).abs() / scale for g, r in pairs]
+    comparable = [torch.isfinite(r) & torch.isfinite(g) for g, r in pairs]
+    lost = [torch.isfinite(r) & ~torch.isfinite(g) for g, r in pairs]
+    which = int(_max(errors[1], comparable[1]) > _max(errors[0], comparable[0]))
+    error = _max(errors[which], comparable[which])
+    name = subject.input_names[place]
+    numbers = {
+        "relative error": error,
+        "largest entry": largest_entry(actual[which]),
+        "expected": largest_entry(expected[which]),
+    }
+
+    def mismatch(verdict: str, message: str, **options: object) -> Mismatch:
+        wrong = lost[0] if bool(lost[0].any()) else errors[which] > subject.tolerance
+        fields = {
+            "severity": "error",
+            "where": locate(wrong, errors[which], subject, place),
+            **options,
+        }
+        return Mismatch(
+            code,
+            message=message,
+            verdict=verdict,
+            input=name,
+            numbers=numbers,
+            subject=subject,
+            place=place,
+            actual=actual,
+            expected=expected,
+            **fields,
+        )
+
+    if bool(lost[0].any()):
+        return mismatch(
+            "wrong", f"the gradient of {name} is NaN or infinite where it is finite"
+        )
+    if error <= subject.tolerance:
+        return None
+    if choice := recognise(subject, place):
+        return mismatch(
+            "surrogate",
+            f"the gradient of {name} is not the derivative: {choice}",
+            severity="warning",
+            where="",
+            hint="declare it: gradcheck(..., declared='surrogate')",
+        )
+    if (bound := _float32_error(subject, place, expected)) and error <= 8 * bound:
+        return mismatch(
+            "approximate",
+            f"the gradient of {name} has the error of float32 ({error:.0e}) although "
+            "the inputs are float64",
+            severity="note",
+            hint="declare it: gradcheck(..., declared='approximate')",
+        )
+    judged = judge(
+        subject,
+        place,
+        subject.cotangents[which],
+        actual[which],
+        torch.where(comparable[which], expected[which], actual[which]),
+    )
+    if judged == "allowed":
+        return None
+    if missing:
+        return mismatch(
+            "wrong",
+            f"{name} gets no gradient although the output depends on it",
+            where="",
+        )
+    if error <= LOOSE:
+        return mismatch(
+            "approximate",
+            f"the gradient of {name} agrees only to a relative error of {error:.0e}",
+            severity="warning",
+        )
+    return mismatch(
+        "wrong",
+        f"the gradient of {name} is not the derivative: relative error {error:.2g}",
+    )
+
+
+def _float32_error(
+    subject: Subject, place: int, expected: tuple[Tensor, Tensor]
+) -> float:
+    """The error of the true gradient when it is computed in float32."""
+    if subject.dtype != torch.float64 or truth(subject).kind == DIFFERENCES:
+        return 0.0
+
+    def narrow(value: object) -> object:
+        if not isinstance(value, Tensor) or value.dtype not in _NARROW:
+            return value
+        return value.to(_NARROW[value.dtype])
+
+    single = subject.at(tuple(map(narrow, subject.leaves)))
+    cotangents = [v.to(_NARROW[v.dtype]) for v in subject.cotangents[0]]
+    grads: Grads = attempt(lambda: own_gradient(single, cotangents))
+    if not isinstance(grads, tuple) or grads[place] is None:
+        return 0.0
+    wide = grads[place].to(expected[0].dtype)
+    scale = subject.scale(place, *((*([None] * place), r) for r in expected))
+    return float((wide - expected[0]).abs().nan_to_num().max()) / scale
+
+
+_NARROW = {torch.float64: torch.float32, torch.complex128: torch.complex64}
+
+
+def _present(g: Tensor | None, x: Tensor) -> Tensor:
+    return torch.zeros_like(x) if g is None else g
+
+
+def _max(error: Tensor, where: Tensor) -> float:
+    return float(torch.where(where, error, torch.zeros_like(error)).max())

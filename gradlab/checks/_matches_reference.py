@@ -1,0 +1,93 @@
+"""The gradient equals that of the reference, entry by entry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from gradlab._report import Level
+from gradlab.subject import (
+    DIFFERENCES,
+    GIVEN,
+    Mismatch,
+    Subject,
+    attempt,
+    largest_entry,
+    truth,
+)
+
+from ._compare import compare
+
+
+@dataclass(frozen=True)
+class MatchesReference:
+    """x̄ = (∂y/∂x)ᵀ ȳ for two random ȳ, entry by entry, x̄ from the backward under test.
+
+    The right side is autograd of the reference given, or of each Function's own
+    forward; `MatchesFiniteDifferences` has a say where neither can be trusted.
+    """
+
+    level: Level = "value"
+
+    def __call__(self, subject: Subject) -> Iterator[Mismatch]:
+        """Yields a mismatch for each input whose gradient differs."""
+        if subject.reference is not None:
+            yield from _forward(subject)
+        found = truth(subject)
+        for reason in found.rejected:
+            if reason.startswith(GIVEN):
+                yield Mismatch(
+                    "matches_reference",
+                    "note",
+                    f"{reason}; it was not used",
+                    verdict="correct",
+                )
+        if subject.single:
+            yield Mismatch(
+                "matches_reference",
+                "note",
+                "the forward computes in float32 inside: its values are float32 "
+                "numbers although the inputs are float64",
+                verdict="approximate",
+                hint="declare it: gradcheck(..., declared='approximate')",
+            )
+        if found.kind == DIFFERENCES:
+            return
+        for place, x in enumerate(subject.tensors):
+            first, second = (
+                torch.zeros_like(x) if r[place] is None else r[place]
+                for r in found.gradients
+            )
+            if mismatch := compare(
+                "matches_reference", subject, place, (first, second)
+            ):
+                yield mismatch
+
+
+def _forward(subject: Subject) -> Iterator[Mismatch]:
+    with torch.no_grad():
+        theirs = attempt(lambda: subject.run(subject.tensors, subject.reference))
+    if not isinstance(theirs, tuple):
+        said = f"the reference raised {theirs}"
+    elif [y.shape for y in theirs] != [y.shape for y in subject.outputs]:
+        said = (
+            f"the forward returns {[list(y.shape) for y in subject.outputs]}, the "
+            f"reference {[list(y.shape) for y in theirs]}"
+        )
+    else:
+        errors = [
+            largest_entry(y - z) / (largest_entry(z) or 1.0)
+            for y, z in zip(subject.outputs, theirs, strict=True)
+        ]
+        if max(errors, default=0.0) <= subject.tolerance:
+            return
+        said = f"the forward differs from the reference by {max(errors):.2g}"
+    yield Mismatch(
+        "matches_reference",
+        "error",
+        f"{said}: they are not the same function",
+        verdict="wrong",
+        hint="compare the two outputs first; gradients come after",
+    )

@@ -1,0 +1,60 @@
+"""Whether an error in a gradient is one: at a kink any value in between is right."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ._finite_differences import derivative
+from ._subject import Subject, Tensors, inner, largest_entry
+
+Judgement = Literal["wrong", "allowed", "unresolved"]
+
+
+def judge(
+    subject: Subject, place: int, cotangents: Tensors, claimed: Tensor, expected: Tensor
+) -> Judgement:
+    """Asks finite differences about two gradients that differ.
+
+    Along each of four directions made from the difference (itself, its sign, its worst
+    entry, and one that moves all entries alike, so that ties stay ties) the claimed
+    gradient must lie between the one-sided derivatives.
+
+    Args:
+        subject: The function and the point.
+        place: Index into `subject.tensors`.
+        cotangents: A grad_output for each output.
+        claimed: The gradient under test, finite.
+        expected: The one it was compared with.
+
+    Returns:
+        `allowed` where the claimed gradient is a derivative too (a kink, or the other
+        one is wrong), `unresolved` where differences cannot tell.
+    """
+    error = (claimed - expected).nan_to_num(0.0, 0.0, 0.0)
+    size = largest_entry(subject.tensors[place]) or 1.0
+    worst = torch.zeros_like(error).reshape(-1)
+    worst[error.abs().reshape(-1).argmax()] = 1.0
+    kinked = resolved = ours = False
+    for direction in (
+        error / largest_entry(error),
+        torch.sgn(error),
+        worst.view_as(error),
+        torch.ones_like(error),
+    ):
+        along: list[Tensor | None] = [None] * len(subject.places)
+        along[place] = direction * size
+        seen = derivative(subject, cotangents, along)
+        says, others = inner(claimed, along[place]), inner(expected, along[place])
+        if not seen.finite:
+            continue
+        slack = subject.tolerance * max(abs(says), abs(others))
+        if not seen.allows(says, slack):
+            return "wrong"
+        kinked |= not seen.smooth
+        bar = 20 * seen.bar + slack
+        resolved |= abs(says - others) > 2 * bar
+        ours |= seen.smooth and not seen.allows(others, slack)
+    return "allowed" if kinked or (resolved and ours) else "unresolved"

@@ -1,0 +1,178 @@
+"""What a gradient is held against, found without being asked for one.
+
+In this order: the caller's reference; autograd of each Function's own forward; and
+finite differences. The first two count only if they agree with finite differences along
+one random direction for each input: a `.data`, a `.item()` or NumPy in a forward breaks
+them without a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ._finite_differences import Derivative, derivative, gradient, natural_directions
+from ._functions import FunctionClass, find_functions, own_forward_differentiated
+from ._subject import Grads, Subject, Tensors, inner
+
+SMALL = 600
+"""Up to so many entries a gradient is worth computing entry by entry."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The gradient as it should be.
+
+    Attributes:
+        kind: Where it comes from, in words.
+        functions: The Function classes inside the subject.
+        gradients: For each of the subject's cotangents the gradient of each input;
+            None when only directional derivatives are known.
+        directions: A random direction for each input.
+        derivatives: The derivative along each of them by differences, for the first
+            cotangents; None for an empty input.
+        rejected: Candidates that disagree with finite differences, and how.
+    """
+
+    kind: str
+    functions: tuple[FunctionClass, ...]
+    gradients: tuple[Grads, Grads] | None
+    directions: Tensors
+    derivatives: tuple[Derivative | None, ...]
+    rejected: tuple[str, ...] = field(default=())
+
+
+def truth(subject: Subject) -> Truth:
+    """Finds the truth about a subject, once.
+
+    Args:
+        subject: The function and the point.
+
+    Returns:
+        The same object every time it is asked for the same subject.
+    """
+    cache = subject.__dict__
+    if "_truth" not in cache:
+        cache["_truth"] = _find(subject)
+    return cache["_truth"]
+
+
+def functions(subject: Subject) -> tuple[FunctionClass, ...]:
+    """The Function classes inside a subject.
+
+    Args:
+        subject: The function and the point.
+    """
+    cache = subject.__dict__
+    if "_functions" not in cache:
+        cache["_functions"] = find_functions(subject.run(subject.fresh()))
+    return cache["_functions"]
+
+
+def own_gradient(
+    subject: Subject,
+    cotangents: Sequence[Tensor],
+    tensors: Sequence[Tensor] | None = None,
+) -> Grads:
+    """The gradient with autograd of its own forward in place of every backward.
+
+    Args:
+        subject: The function and the point.
+        cotangents: A grad_output for each output.
+        tensors: The point to run at, instead of the subject's.
+    """
+    with own_forward_differentiated(functions(subject)):
+        return subject.vjp(cotangents, tensors)
+
+
+def expected_gradient(
+    subject: Subject, cotangents: Sequence[Tensor], place: int
+) -> Tensor | None:
+    """The true gradient of one input for any cotangents.
+
+    Args:
+        subject: The function and the point.
+        cotangents: A grad_output for each output.
+        place: Index into `subject.tensors`.
+
+    Returns:
+        The gradient; None where it would take too many finite differences.
+    """
+    found = truth(subject)
+    x = subject.tensors[place]
+    if found.gradients is None:
+        return gradient(subject, cotangents, place) if x.numel() <= SMALL else None
+    if found.kind == GIVEN:
+        grads = subject.vjp(cotangents, call=subject.reference)
+    else:
+        grads = own_gradient(subject, cotangents)
+    return torch.zeros_like(x) if grads[place] is None else grads[place]
+
+
+GIVEN = "the reference given"
+OWN = "autograd of its own forward"
+DIFFERENCES = "finite differences"
+
+
+def _find(subject: Subject) -> Truth:
+    found = functions(subject)
+    directions = natural_directions(subject)
+    derivatives = tuple(
+        _along(subject, directions, place) for place in range(len(directions))
+    )
+    rejected = []
+    candidates = [(GIVEN, True)] if subject.reference is not None else []
+    for kind, given in [*candidates, (OWN, False)]:
+        try:
+            first, second = (
+                subject.vjp(v, call=subject.reference)
+                if given
+                else own_gradient(subject, v)
+                for v in subject.cotangents
+            )
+        except Exception as error:
+            rejected.append(f"{kind} raised {type(error).__name__}: {error}")
+            continue
+        why = _disagreement(subject, first, directions, derivatives)
+        if why is None:
+            return Truth(
+                kind, found, (first, second), directions, derivatives, tuple(rejected)
+            )
+        rejected.append(f"{kind} {why}")
+    return Truth(DIFFERENCES, found, None, directions, derivatives, tuple(rejected))
+
+
+def _along(subject: Subject, directions: Tensors, place: int) -> Derivative | None:
+    if not directions[place].numel():
+        return None
+    only: list[Tensor | None] = [None] * len(directions)
+    only[place] = directions[place]
+    return derivative(subject, subject.cotangents[0], only)
+
+
+def _disagreement(
+    subject: Subject,
+    grads: Grads,
+    directions: Tensors,
+    derivatives: Sequence[Derivative | None],
+) -> str | None:
+    """Why a candidate is not the derivative, if it is not."""
+    for name, r, u, along in zip(
+        subject.input_names, grads, directions, derivatives, strict=True
+    ):
+        if along is None or not along.finite:
+            continue
+        claimed = 0.0 if r is None else inner(r, u)
+        if r is not None and not bool(torch.isfinite(r).all()):
+            continue
+        size = abs(along.value) + abs(claimed)
+        slack = (1e-2 if subject.eps > 1e-10 else 1e-5) * size
+        if not along.allows(claimed, slack):
+            return (
+                f"gives {claimed:.6g} for {name} along a random direction, finite "
+                f"differences {along.value:.6g} ± {along.bar:.0e}"
+            )
+    return None
