@@ -14,24 +14,34 @@ from ._version import __version__ as __version__
 if TYPE_CHECKING:
     from . import layers as layers, optim as optim, quantities as quantities
     from ._function import Function as Function
+    from ._gradcheck import gradcheck as gradcheck
     from ._opinfo import (
         ErrorInput as ErrorInput,
         ModuleInput as ModuleInput,
         OpInfo as OpInfo,
         SampleInput as SampleInput,
     )
+    from ._report import (
+        Finding as Finding,
+        GradientMismatchError as GradientMismatchError,
+        Report as Report,
+    )
     from ._snapshot import Row as Row, Snapshot as Snapshot
     from .monitor import Monitor as Monitor
 
 _HOME = {
     "ErrorInput": "._opinfo",
+    "Finding": "._report",
     "Function": "._function",
+    "GradientMismatchError": "._report",
     "ModuleInput": "._opinfo",
     "Monitor": ".monitor",
     "OpInfo": "._opinfo",
+    "Report": "._report",
     "Row": "._snapshot",
     "SampleInput": "._opinfo",
     "Snapshot": "._snapshot",
+    "gradcheck": "._gradcheck",
 }
 _ROOMS = ("callbacks", "layers", "monitor", "optim", "quantities", "tensorboard")
 

@@ -7,9 +7,11 @@ import sys
 from collections.abc import Sequence
 
 from gradlab import __version__
+from gradlab.command import UsageError, subcommands
 
 EPILOG = """\
 in Python:
+  gradlab.gradcheck   is a backward right, where is it wrong, and why
   gradlab.layers      layers with an explicit backward pass, drop-in for torch.nn
   gradlab.optim       update rules written as equations, drop-in for torch.optim
   gradlab.Function    the base class for a backward pass of your own
@@ -31,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments; those of the process by default.
 
     Returns:
-        The exit status: 0 for success; wrong usage exits with 2 on its own.
+        The exit status: 0 for success, 1 if a check fails, 2 for wrong usage.
     """
     parser = argparse.ArgumentParser(
         "gradlab",
@@ -40,9 +42,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"gradlab {__version__}")
-    parser.parse_args(argv)
-    parser.print_help()
-    return 0
+    subparsers = parser.add_subparsers(title="commands", dest="command", metavar="")
+    for add in subcommands:
+        add(subparsers)
+    options = parser.parse_args(argv)
+    if options.command is None:
+        parser.print_help()
+        return 0
+    try:
+        return options.run(options)
+    except UsageError as error:
+        print(f"gradlab {options.command}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -16,6 +17,7 @@ from torch import Tensor
 from ._report import Finding, Level, Report, Verdict
 from .checks import MatchesFiniteDifferences, MatchesReference, checks
 from .diagnoses import diagnoses
+from .isolation import isolated
 from .subject import (
     Check,
     Crash,
@@ -56,6 +58,10 @@ def gradcheck(
     declared: Verdict | Iterable[Verdict] = (),
     seed: int = 0,
     progress: Progress | None = None,
+    compile: bool = False,
+    isolate: bool = False,
+    timeout: float = 60.0,
+    memory_gib: float | None = None,
 ) -> Report:
     """Checks the backward pass of a function, and says what is wrong with it and why.
 
@@ -76,6 +82,11 @@ def gradcheck(
         declared: Verdicts that are meant: `"surrogate"`, `"approximate"`.
         seed: Seed of the random grad_outputs and directions.
         progress: Called with the name of each step before it runs.
+        compile: Whether to check it under `torch.compile` too, which takes seconds.
+        isolate: Whether to check in a child process: a crash of the interpreter, an
+            exit or a limit exceeded is then a finding.
+        timeout: Seconds until the child is stopped.
+        memory_gib: GiB it may take beyond what is in use now; None for no limit.
 
     Returns:
         The report; `report.ok` says whether all is well, `print(report)` the rest.
@@ -108,41 +119,86 @@ def gradcheck(
             "declared must be 'surrogate', 'approximate' or both, got "
             f"{', '.join(map(repr, sorted(unknown)))}"
         )
+    watch = progress or (lambda step: None)
+    options = {"kwargs": kwargs, "seed": seed, "compile": compile}
+    check = partial(_check, fn, inputs, reference, level, accepted, **options)
+    if isolate:
+        return isolated(check, _name(fn), level, timeout, memory_gib, watch)
+    return check(progress=watch)
+
+
+def _check(
+    fn: Any,
+    inputs: Any,
+    reference: Callable[..., Any] | None,
+    level: Level,
+    accepted: tuple[Verdict, ...],
+    *,
+    kwargs: Mapping[str, Any] | None,
+    seed: int,
+    compile: bool,
+    progress: Progress,
+    so_far: Callable[[Report], None] | None = None,
+) -> Report:
     began = time.perf_counter()
     with undisturbed((fn, reference)), warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        progress("forward_runs")
         subject = build(fn, inputs, kwargs=kwargs, reference=reference, seed=seed)
-        run = _Run(subject, level, progress or (lambda step: None))
-        findings = run.findings()
-        return Report(
-            run.verdict,
-            subject.title,
-            level,
-            tuple(findings),
-            tuple(cls.__name__ for cls in functions(subject)),
-            tuple(
-                f"{name}: {describe(x)}"
-                for name, x in zip(subject.input_names, subject.tensors, strict=True)
-            ),
-            run.reference,
-            str(subject.dtype).removeprefix("torch."),
-            subject.tolerance,
-            run.not_checked,
-            accepted,
-            time.perf_counter() - began,
-        )
+
+        def report(findings: Sequence[Finding]) -> Report:
+            return Report(
+                run.verdict,
+                subject.title,
+                level,
+                tuple(findings),
+                tuple(cls.__name__ for cls in functions(subject)),
+                tuple(
+                    f"{name}: {describe(x)}"
+                    for name, x in zip(
+                        subject.input_names, subject.tensors, strict=True
+                    )
+                ),
+                run.reference,
+                str(subject.dtype).removeprefix("torch."),
+                subject.tolerance,
+                run.not_checked,
+                accepted,
+                time.perf_counter() - began,
+            )
+
+        tell = None if so_far is None else lambda found: so_far(report(found))
+        run = _Run(subject, level, progress, compile, tell)
+        return report(run.findings())
+
+
+def _name(fn: Any) -> str:
+    owner = getattr(fn, "__self__", None)
+    named = owner if isinstance(owner, type) else fn
+    return getattr(named, "__name__", type(fn).__name__)
 
 
 class _Run:
     """One run of the checks over one subject."""
 
-    def __init__(self, subject: Subject, level: Level, progress: Progress) -> None:
+    def __init__(
+        self,
+        subject: Subject,
+        level: Level,
+        progress: Progress,
+        compile: bool = False,
+        tell: Callable[[Sequence[Finding]], None] | None = None,
+    ) -> None:
         self.subject, self.level, self.progress = subject, level, progress
+        self.compile, self.tell = compile, tell
         self.not_checked: dict[str, str] = {}
         self.verdict: Verdict = "correct"
         self.reference = ""
 
     def findings(self) -> list[Finding]:
+        self.progress("backward_runs")
+        if self.tell:
+            self.tell(())
         crash = attempt(lambda: self.subject.gradients)
         if isinstance(crash, Crash):
             self.verdict = "wrong"
@@ -156,14 +212,26 @@ class _Run:
             ]
         mismatches: list[tuple[Mismatch, str]] = []
         for check in checks:
-            if LEVELS.index(check.level) <= LEVELS.index(self.level):
+            asked_for = self.compile or not getattr(check, "opt_in", False)
+            if asked_for and LEVELS.index(check.level) <= LEVELS.index(self.level):
                 found = list(self._run(check, self.subject))
                 if check in _VALUE_CHECKS:
                     mismatches += self._attributed(found)
                 else:
-                    mismatches += [(m, "") for m in found]
+                    mismatches += [
+                        (m, "") for m in found if not self._known(m, mismatches)
+                    ]
+                if self.tell and found:
+                    self.tell(self._findings(mismatches))
         self.reference = truth(self.subject).kind
         return self._findings(mismatches)
+
+    @staticmethod
+    def _known(new: Mismatch, before: list[tuple[Mismatch, str]]) -> bool:
+        """Whether a wrong value is the one that is wrong at the user's point too."""
+        return new.actual is not None and any(
+            old.input == new.input and old.verdict != "correct" for old, _ in before
+        )
 
     def _run(self, check: Check, subject: Subject) -> Iterator[Mismatch]:
         code = code_of(check)

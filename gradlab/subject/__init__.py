@@ -22,11 +22,14 @@ from ._functions import (
     Call as Call,
     FunctionClass as FunctionClass,
     OwnContext as OwnContext,
+    arguments_kept as arguments_kept,
     backwards_recorded as backwards_recorded,
     calls_recorded as calls_recorded,
     graph_nodes as graph_nodes,
+    no_grad_ignored as no_grad_ignored,
     own_forward as own_forward,
     own_forward_differentiated as own_forward_differentiated,
+    own_forward_stands_in as own_forward_stands_in,
 )
 from ._kink import judge as judge
 from ._locate import locate as locate
@@ -41,6 +44,7 @@ from ._subject import (
     Grads as Grads,
     Subject as Subject,
     Tensors as Tensors,
+    filled as filled,
     grad as grad,
     inner as inner,
     largest_entry as largest_entry,

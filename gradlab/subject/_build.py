@@ -1,4 +1,4 @@
-"""From what a user passes to `gradcheck` to a `Subject`, or to an error that says why not.
+"""From what a user passes to `gradcheck` to a `Subject`, or to a clear error.
 
 A Module's parameters and buffers join its inputs; everything floating point is computed
 in float64 where the function allows it.
@@ -6,6 +6,7 @@ in float64 where the function allows it.
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
@@ -49,9 +50,11 @@ def build(
     call, title = _callable(fn)
     args, options = _arguments(inputs, kwargs)
     names = _names(fn, args, options)
+    owned = 0
     if isinstance(fn, torch.nn.Module):
         call, args, reference, own = _with_parameters(fn, args, reference)
         names = [*own, *names]
+        owned = len(own)
     leaves, spec = pytree.tree_flatten((tuple(args), dict(options)))
     labels = _labels(names, args, options)
     _same_device(leaves, labels)
@@ -73,6 +76,7 @@ def build(
         RandomState(),
         seed,
         reference=None if reference is None else flat(reference),
+        owned=owned,
     )
     return _first_run(subject)
 
@@ -160,7 +164,7 @@ def _cloning(subject: Subject) -> Subject:
     def call(*args: Any) -> Any:
         return subject.call(*(a.clone() if isinstance(a, Tensor) else a for a in args))
 
-    return Subject(**(_fields(subject) | {"call": call}))
+    return dataclasses.replace(subject, call=call)
 
 
 def _single(subject: Subject) -> bool:
@@ -184,11 +188,7 @@ def _float32_valued(y: Tensor) -> bool:
 
 
 def _as_single(subject: Subject) -> Subject:
-    return Subject(**(_fields(subject) | {"single": True}))
-
-
-def _fields(subject: Subject) -> dict[str, Any]:
-    return {name: getattr(subject, name) for name in Subject.__dataclass_fields__}
+    return dataclasses.replace(subject, single=True)
 
 
 def _callable(fn: Any) -> tuple[Callable[..., Any], str]:
@@ -266,21 +266,16 @@ def _with_parameters(
         named = dict(zip(kept, args[:count], strict=True))
         return torch.func.functional_call(module, named, args[count:], options)
 
-    ours = reference
-    if isinstance(reference, torch.nn.Module):
-        other = reference
+    if reference is None:
+        return call, [*state.values(), *args], None, kept
 
-        def ours(*args: Any, **options: Any) -> Any:
-            named = dict(zip(kept, args[:count], strict=True))
-            return torch.func.functional_call(other, named, args[count:], options)
+    def expected(*args: Any, **options: Any) -> Any:
+        if not isinstance(reference, torch.nn.Module):
+            return reference(*args[count:], **options)
+        named = dict(zip(kept, args[:count], strict=True))
+        return torch.func.functional_call(reference, named, args[count:], options)
 
-    elif reference is not None:
-        plain = reference
-
-        def ours(*args: Any, **options: Any) -> Any:
-            return plain(*args[count:], **options)
-
-    return call, [*state.values(), *args], ours, kept
+    return call, [*state.values(), *args], expected, kept
 
 
 def _labels(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ._subject import Subject, largest_entry
+from ._subject import Subject, filled, largest_entry
 
 
 def recognise(subject: Subject, place: int) -> str | None:
@@ -23,9 +23,7 @@ def recognise(subject: Subject, place: int) -> str | None:
         A phrase; None where the forward leaves no choice.
     """
     x = subject.tensors[place]
-    first, second = (
-        torch.zeros_like(x) if g[place] is None else g[place] for g in subject.gradients
-    )
+    first, second = (filled(g[place], x) for g in subject.gradients)
     if _identity(subject, place):
         return _of_identity(subject, place, first, second)
     if not _steps(subject, place):
@@ -103,7 +101,7 @@ def _same_shape_output(subject: Subject, x: Tensor) -> int | None:
 
 
 def _ratio(g: Tensor, v: Tensor, tolerance: float = 1e-9) -> float | None:
-    """c where g = c v, to rounding."""
+    """The constant c of g = c v, where there is one."""
     if not v.numel():
         return None
     c = torch.linalg.vecdot(v.reshape(-1), g.reshape(-1)) / v.norm() ** 2

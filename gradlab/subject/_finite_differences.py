@@ -105,7 +105,11 @@ def derivative(
     bar = abs(coarse - fine) + 4 * rounding + 1e-300
     side_bar = max(abs(sides[0] - sides[1]), abs(sides[2] - sides[3])) + 8 * rounding
     change = max(
-        (largest_entry(y - y0) for ys in at.values() for y, y0 in zip(ys, at[0.0])),
+        (
+            largest_entry(y - y0)
+            for ys in at.values()
+            for y, y0 in zip(ys, at[0.0], strict=True)
+        ),
         default=0.0,
     )
     return Derivative(fine, bar, sides[1], sides[3], side_bar, change)
@@ -142,7 +146,7 @@ def gradient(subject: Subject, cotangents: Sequence[Tensor], place: int) -> Tens
     h = (1e-4 if subject.eps < 1e-10 else 1e-2) * (_rms(x) or 1.0)
     result = torch.zeros_like(x).reshape(-1)
     for index in range(x.numel()):
-        for unit in (1.0, 1j) if x.is_complex() else (1.0,):
+        for unit in torch.tensor([1.0, 1j] if x.is_complex() else [1.0]).to(x):
             direction = torch.zeros_like(x).reshape(-1)
             direction[index] = unit
             directions: list[Tensor | None] = [None] * len(subject.places)
@@ -156,7 +160,7 @@ def gradient(subject: Subject, cotangents: Sequence[Tensor], place: int) -> Tens
                     cotangents, at[-1.0], at[1.0], at[-2.0], at[2.0], strict=True
                 )
             ) / (12 * h)
-            result[index] += slope * unit
+            result[index] = result[index] + slope * unit
     return result.view(x.shape)
 
 

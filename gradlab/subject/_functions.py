@@ -97,9 +97,37 @@ def own_forward_differentiated(classes: Sequence[FunctionClass]) -> Iterator[Non
     Args:
         classes: The classes to stand in for.
     """
+    with arguments_kept(classes), own_forward_stands_in(classes):
+        yield
+
+
+@contextmanager
+def arguments_kept(classes: Sequence[FunctionClass]) -> Iterator[None]:
+    """Inside, every application keeps what `own_forward_stands_in` needs later.
+
+    Args:
+        classes: The classes to prepare.
+    """
+
+    def keep(ctx: Any, args: tuple[Any, ...]) -> None:
+        ctx._gradlab_args = tuple(map(_detached, args))
+
     with ExitStack() as stack:
         for cls in classes:
-            stack.enter_context(_standing_in(cls, _differentiate))
+            stack.enter_context(_arguments_seen(cls, keep))
+        yield
+
+
+@contextmanager
+def own_forward_stands_in(classes: Sequence[FunctionClass]) -> Iterator[None]:
+    """Inside, a backward through a graph made under `arguments_kept` is autograd's.
+
+    Args:
+        classes: The classes to stand in for.
+    """
+    with ExitStack() as stack:
+        for cls in classes:
+            stack.enter_context(_replaced(cls, backward=_differentiate(cls)))
         yield
 
 
@@ -187,7 +215,7 @@ def _differentiate(cls: FunctionClass) -> Callable[..., Any]:
     body = _body(cls)
 
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
-        with torch.enable_grad(), _no_grad_ignored():
+        with torch.enable_grad(), no_grad_ignored():
             args = [
                 a.detach().requires_grad_() if _differentiable(a) else a
                 for a in ctx._gradlab_args
@@ -236,7 +264,7 @@ def _body(cls: FunctionClass) -> Callable[..., Any]:
 
 
 @contextmanager
-def _no_grad_ignored() -> Iterator[None]:
+def no_grad_ignored() -> Iterator[None]:
     """Inside, `torch.no_grad` does nothing, as a context and as a decorator."""
     no_grad: Any = torch.no_grad
     enter, leave = no_grad.__enter__, no_grad.__exit__
@@ -246,19 +274,6 @@ def _no_grad_ignored() -> Iterator[None]:
         yield
     finally:
         no_grad.__enter__, no_grad.__exit__ = enter, leave
-
-
-@contextmanager
-def _standing_in(
-    cls: FunctionClass, make_backward: Callable[[FunctionClass], Callable[..., Any]]
-) -> Iterator[None]:
-    backward = make_backward(cls)
-
-    def keep(ctx: Any, args: tuple[Any, ...]) -> None:
-        ctx._gradlab_args = tuple(map(_detached, args))
-
-    with _arguments_seen(cls, keep), _replaced(cls, backward=backward):
-        yield
 
 
 @contextmanager

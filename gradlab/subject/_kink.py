@@ -45,9 +45,9 @@ def judge(
         torch.ones_like(error),
     ):
         along: list[Tensor | None] = [None] * len(subject.places)
-        along[place] = direction * size
+        along[place] = u = direction * size
         seen = derivative(subject, cotangents, along)
-        says, others = inner(claimed, along[place]), inner(expected, along[place])
+        says, others = inner(claimed, u), inner(expected, u)
         if not seen.finite:
             continue
         slack = subject.tolerance * max(abs(says), abs(others))

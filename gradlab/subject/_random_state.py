@@ -39,5 +39,17 @@ class RandomState:
             sys.modules["numpy"].random.set_state(self._numpy)
 
     def same(self) -> bool:
-        """Whether torch's generator on the CPU has not been drawn from since."""
-        return torch.equal(self._cpu, torch.get_rng_state())
+        """Whether none of them has been drawn from since."""
+        return (
+            torch.equal(self._cpu, torch.get_rng_state())
+            and self._python == random.getstate()
+            and (
+                self._numpy is None
+                or _same(self._numpy, sys.modules["numpy"].random.get_state())
+            )
+            and not self._cuda
+        )
+
+
+def _same(first: Any, second: Any) -> bool:
+    return first[2:] == second[2:] and bool((first[1] == second[1]).all())

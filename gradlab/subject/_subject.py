@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -37,6 +37,7 @@ class Subject:
         single: Whether forward values have the granularity of float32 although they
             are stored wider.
         reference: A function of the same arguments to hold this one against.
+        owned: How many of the first leaves a Module owns: their shapes are given.
     """
 
     title: str
@@ -48,6 +49,7 @@ class Subject:
     seed: int = 0
     single: bool = False
     reference: Callable[..., Any] | None = None
+    owned: int = 0
 
     @property
     def tensors(self) -> Tensors:
@@ -72,7 +74,7 @@ class Subject:
 
     @property
     def tolerance(self) -> float:
-        """The relative error up to which two gradients are the same: 1e-7 in float64."""
+        """The relative error up to which gradients are the same: 1e-7 in float64."""
         return float(f"{self.eps**0.45:.0e}")
 
     def fresh(self, tensors: Sequence[Tensor] | None = None) -> list[Tensor]:
@@ -107,7 +109,8 @@ class Subject:
         args = [a.clone() if isinstance(a, Tensor) else a for a in self.leaves]
         for place, tensor in zip(self.places, tensors, strict=True):
             args[place] = tensor
-        self.random_state.restore()
+        if self.__dict__.get("_draws", True):
+            self.random_state.restore()
         outputs = pytree.tree_leaves((call or self.call)(*args))
         floats = [y for y in outputs if _is_float(y)]
         if "differentiable" in self.__dict__:
@@ -121,7 +124,15 @@ class Subject:
     def differentiable(self) -> tuple[bool, ...]:
         """Which of the floating point outputs requires grad."""
         outputs = self._run(self.fresh())
+        # Putting the random state back costs more than a small op: only where needed.
+        self.__dict__["_draws"] = not self.random_state.same()
         return tuple(y is not None and y.requires_grad for y in outputs)
+
+    @property
+    def draws(self) -> bool:
+        """Whether the forward draws random numbers."""
+        assert any(self.differentiable)
+        return self.__dict__["_draws"]
 
     @cached_property
     def outputs(self) -> Tensors:
@@ -173,8 +184,8 @@ class Subject:
             place: Index into `tensors`.
             *gradients: Gradients of all inputs.
         """
-        present = [g[place] for g in gradients if g[place] is not None]
-        largest = max((largest_entry(g) for g in present), default=0.0)
+        present = (g[place] for g in gradients)
+        largest = max((largest_entry(g) for g in present if g is not None), default=0.0)
         x = largest_entry(self.tensors[place]) or 1.0
         y = max((largest_entry(y) for y in self.outputs), default=0.0)
         return max(largest, 1e-6 * y / x, 1e-300)
@@ -186,17 +197,14 @@ class Subject:
             leaves: All the arguments, in the order of `leaves`.
             title: What to call it.
         """
-        return Subject(
-            title or self.title,
-            self.call,
-            tuple(a.detach() if isinstance(a, Tensor) else a for a in leaves),
-            self.names,
-            self.places,
-            self.random_state,
-            self.seed,
-            self.single,
-            self.reference,
+        moved = replace(
+            self,
+            title=title or self.title,
+            leaves=tuple(a.detach() if isinstance(a, Tensor) else a for a in leaves),
         )
+        if "_draws" in self.__dict__:
+            moved.__dict__["_draws"] = self.__dict__["_draws"]
+        return moved
 
     def moved(self, tensors: Sequence[Tensor], title: str = "") -> Subject:
         """The same function with other values for the differentiated inputs.
@@ -237,6 +245,16 @@ def grad(
         return (None,) * len(inputs)
     ys, vs = zip(*pairs, strict=True)
     return torch.autograd.grad(ys, inputs, vs, allow_unused=True, **options)
+
+
+def filled(gradient: Tensor | None, like: Tensor) -> Tensor:
+    """A gradient, or zeros where there is none.
+
+    Args:
+        gradient: What autograd gave.
+        like: The input it belongs to.
+    """
+    return torch.zeros_like(like) if gradient is None else gradient
 
 
 def normal_like(tensor: Tensor, generator: torch.Generator) -> Tensor:

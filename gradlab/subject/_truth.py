@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ._finite_differences import Derivative, derivative, gradient, natural_directions
 from ._functions import FunctionClass, find_functions, own_forward_differentiated
-from ._subject import Grads, Subject, Tensors, inner
+from ._subject import Grads, Subject, Tensors, filled, inner
 
 SMALL = 600
 """Up to so many entries a gradient is worth computing entry by entry."""
@@ -109,7 +109,7 @@ def expected_gradient(
         grads = subject.vjp(cotangents, call=subject.reference)
     else:
         grads = own_gradient(subject, cotangents)
-    return torch.zeros_like(x) if grads[place] is None else grads[place]
+    return filled(grads[place], x)
 
 
 GIVEN = "the reference given"

@@ -1,0 +1,180 @@
+"""Under autocast the backward takes what the forward gave, and stays as accurate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from gradlab._report import Level
+from gradlab.subject import (
+    Crash,
+    FunctionClass,
+    Grads,
+    Mismatch,
+    NotChecked,
+    Subject,
+    attempt,
+    functions,
+    grad,
+    own_forward_differentiated,
+)
+
+from ._refusal import raised_inside
+from ._rounded import Rounded
+
+_CODE = "autocast"
+_HINT = (
+    "decorate with torch.amp.custom_fwd and custom_bwd (device_type=...), or cast by "
+    "hand: grad_y and the saved tensors to one dtype"
+)
+_ASKS = {
+    "is_autocast_enabled",
+    "is_autocast_cpu_enabled",
+    "get_autocast_dtype",
+    "get_autocast_cpu_dtype",
+    "get_autocast_gpu_dtype",
+}
+
+
+@dataclass(frozen=True)
+class Autocast:
+    """|x̄(autocast) − x̄| ≤ 16 ε(bfloat16), float32 inputs, backward outside and inside.
+
+    torch recommends to leave autocast before the backward; many do not. What autograd
+    of the own forward cannot do under autocast either is not held against a Function.
+    """
+
+    level: Level = "contract"
+
+    def __call__(self, subject: Subject) -> Iterator[Mismatch]:
+        """Yields a mismatch when something raises, or loses more than bfloat16 does."""
+        classes = functions(subject)
+        if not classes:
+            return
+        if any(x.is_complex() for x in subject.tensors):
+            raise NotChecked("autocast does not cast complex numbers")
+        point = Rounded(subject, torch.float32)
+        plain = attempt(lambda: point.narrow.vjp(point.cotangents))
+        if isinstance(plain, Crash):
+            return  # the low precision check says so
+        forward = attempt(lambda: _forward(point))
+        if isinstance(forward, Crash):
+            if not raised_inside(forward.error, classes) or not _of_dtypes(forward):
+                raise NotChecked(f"the forward does not run under autocast: {forward}")
+            yield Mismatch(
+                _CODE,
+                "error",
+                f"the forward raises under autocast: {forward}",
+                hint=_HINT,
+                subject=subject,
+            )
+            return
+        for inside in (False, True):
+            wrong = list(_backward(subject, classes, point, inside))
+            yield from wrong
+            if wrong:
+                return
+
+
+def _backward(
+    subject: Subject, classes: tuple[FunctionClass, ...], point: Rounded, inside: bool
+) -> Iterator[Mismatch]:
+    where = "backward inside autocast" if inside else "backward outside of autocast"
+    found = attempt(lambda: _gradients(point, inside))
+    if not isinstance(found, Crash) and max(point.errors(found)) <= 1e-4:
+        return
+    with own_forward_differentiated(classes):
+        own = attempt(lambda: _gradients(point, inside))
+    if isinstance(own, Crash):
+        raise NotChecked(f"autograd of the own forward does not run there: {own}")
+    if isinstance(found, Crash):
+        yield Mismatch(
+            _CODE,
+            "error",
+            f"under autocast the backward raises {found}",
+            where=where,
+            hint=_HINT,
+            subject=subject,
+        )
+        return
+    pairs = zip(point.errors(found), point.errors(own), strict=True)
+    for name, (error, theirs) in zip(subject.input_names, pairs, strict=True):
+        strict = inside and theirs <= 1e-5 and error > 1e-3 and _undecorated(classes)
+        loose = error > 16 * torch.finfo(torch.bfloat16).eps + 4 * theirs
+        if strict or (loose and _again(subject, point, classes, inside)):
+            yield Mismatch(
+                _CODE,
+                "error" if error > 1 else "warning",
+                f"under autocast the gradient of {name} has an error of {error:.1e}, "
+                f"autograd of the own forward of {theirs:.0e}",
+                input=name,
+                where=where,
+                hint=_HINT,
+                numbers={"relative error": error},
+                subject=subject,
+            )
+
+
+def _again(
+    subject: Subject,
+    point: Rounded,
+    classes: tuple[FunctionClass, ...],
+    inside: bool,
+) -> bool:
+    """Whether it is as bad elsewhere: rounding makes ties, with two right gradients."""
+    other = Rounded(subject, point.dtype, shrink=0.9, which=1)
+
+    def worst() -> float:
+        return max(other.errors(_gradients(other, inside)))
+
+    mine = attempt(worst)
+    with own_forward_differentiated(classes):
+        own = attempt(worst)
+    if isinstance(mine, Crash) or isinstance(own, Crash):
+        return False
+    return mine > 16 * torch.finfo(torch.bfloat16).eps + 4 * own
+
+
+def _forward(point: Rounded) -> tuple[torch.Tensor, ...]:
+    with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+        return point.narrow.run(point.narrow.fresh())
+
+
+def _gradients(point: Rounded, inside: bool) -> Grads:
+    leaves = point.narrow.fresh()
+    with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+        ys = point.narrow.run(leaves)
+    vs = [v.to(y.dtype) for v, y in zip(point.cotangents, ys, strict=True)]
+    with torch.autocast("cpu", torch.bfloat16, enabled=inside, cache_enabled=False):
+        return grad(ys, leaves, vs)
+
+
+def _of_dtypes(crash: Crash) -> bool:
+    text = str(crash.error).lower()
+    return any(word in text for word in ("dtype", "scalar type", "bfloat16", "float"))
+
+
+def _undecorated(classes: tuple[FunctionClass, ...]) -> bool:
+    """Whether a backward follows the autocast state of now, not that of its forward."""
+    return any(
+        ("decorate_fwd" in _names(cls.forward) and not _handles(cls))
+        or _ASKS & set(_names(cls.backward))
+        for cls in classes
+    )
+
+
+def _handles(cls: FunctionClass) -> bool:
+    return bool({"decorate_bwd", "autocast"} & set(_names(cls.backward)))
+
+
+def _names(method: object) -> list[str]:
+    """The name of a method and of all it wraps, and the names that it reads."""
+    found: list[str] = []
+    while method is not None:
+        code = getattr(method, "__code__", None)
+        if code is not None:
+            found += [code.co_name, *code.co_names]
+        method = getattr(method, "__wrapped__", None)
+    return found

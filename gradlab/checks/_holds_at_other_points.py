@@ -1,0 +1,127 @@
+"""The gradient is right at other points and shapes too, wherever the forward runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gradlab._report import Level
+from gradlab.points import guesses, off_default_values, points
+from gradlab.subject import (
+    DIFFERENCES,
+    Crash,
+    Mismatch,
+    NotChecked,
+    Subject,
+    Tensors,
+    arguments_kept,
+    attempt,
+    filled,
+    functions,
+    grad,
+    own_forward_stands_in,
+    own_gradient,
+    truth,
+)
+
+from ._compare import compare
+
+
+@dataclass(frozen=True)
+class HoldsAtOtherPoints:
+    """x̄ = (∂y/∂x)ᵀ ȳ at zeros, ties, large and tiny values, other sizes, ...
+
+    At a kink every value between the one-sided derivatives is right.
+    """
+
+    level: Level = "full"
+
+    def __call__(self, subject: Subject) -> Iterator[Mismatch]:
+        """Yields one mismatch for each input, with all points where it differs."""
+        if truth(subject).kind == DIFFERENCES:
+            raise NotChecked("needs a reference that finite differences cannot be")
+        found: dict[tuple[str, ...], list[Mismatch]] = {}
+        for point, guessed in _around(subject):
+            for mismatch in _at(point, subject, guessed):
+                key = (mismatch.input, mismatch.verdict, mismatch.severity)
+                found.setdefault(key, []).append(mismatch)
+        for same in found.values():
+            places = [m.subject.title for m in same if m.subject is not None]
+            where = "at " + ", ".join(places[:4])
+            where += f" and {len(places) - 4} more" if len(places) > 4 else ""
+            inside = same[0].where
+            yield dataclasses.replace(
+                same[0], where=where + (f"; at the first: {inside}" if inside else "")
+            )
+
+
+def _around(subject: Subject) -> Iterator[tuple[Subject, bool]]:
+    start = subject
+    for moved in off_default_values(subject):
+        start = moved
+        yield moved, False
+    for point in (*points, *guesses):
+        for moved in point(start):
+            yield moved, point in guesses
+
+
+def _at(point: Subject, subject: Subject, guessed: bool) -> Iterator[Mismatch]:
+    point.__dict__["differentiable"] = subject.differentiable
+    classes = point.__dict__["_functions"] = functions(subject)
+    leaves = point.fresh()
+    with arguments_kept(classes):
+        outputs = attempt(lambda: point.run(leaves))
+    if isinstance(outputs, Crash) or len(outputs) != len(subject.outputs):
+        return
+    if not all(bool(torch.isfinite(y).all()) for y in outputs):
+        return
+    point.__dict__["outputs"] = tuple(y.detach() for y in outputs)
+    # Both gradients from one graph: these are many points.
+    actual = attempt(
+        lambda: grad(outputs, leaves, _copies(point.cotangents[0]), retain_graph=True)
+    )
+    with own_forward_stands_in(classes):
+        expected = attempt(lambda: grad(outputs, leaves, _copies(point.cotangents[0])))
+    if isinstance(expected, Crash):
+        return
+    if isinstance(actual, Crash):
+        if _invalid(point):
+            return
+        # The engine refuses a gradient of the wrong shape: that is never a choice.
+        loud = guessed and "invalid gradient" not in str(actual)
+        yield Mismatch(
+            "holds_at_other_points",
+            "note" if loud else "error",
+            f"the backward raises {actual}, where the forward runs",
+            verdict="correct" if loud else "fragile",
+            subject=point,
+        )
+        return
+    for place, (g, r) in enumerate(zip(actual, expected, strict=True)):
+        x = point.tensors[place]
+        g, r = filled(g, x), filled(r, x)
+        scale = point.scale(place, expected)
+        close = (g - r).abs() <= point.tolerance * scale
+        if bool((close | ~torch.isfinite(r)).all()):
+            continue
+        again = filled(own_gradient(point, point.cotangents[1])[place], x)
+        mismatch = compare(
+            "holds_at_other_points", point, place, (r, again), doubtful=True
+        )
+        if mismatch is None or mismatch.severity == "note":
+            continue
+        if mismatch.verdict in ("wrong", "approximate"):
+            yield mismatch
+
+
+def _copies(cotangents: Tensors) -> list[Tensor]:
+    return [v.clone() for v in cotangents]
+
+
+def _invalid(point: Subject) -> bool:
+    """Whether an index was made up that the function never promised to take."""
+    return point.title.startswith("-100 in")
