@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"gradlab {__version__}")
-    subparsers = parser.add_subparsers(title="commands", dest="command", metavar="")
+    subparsers = parser.add_subparsers(dest="command", metavar="command")
     for add in subcommands:
         add(subparsers)
     options = parser.parse_args(argv)

@@ -243,7 +243,11 @@ class _Run:
             if check in _VALUE_CHECKS:
                 self.verdict = "inconclusive"
         except Exception as error:
-            yield Mismatch(code, "error", f"the code under test raises {Crash(error)}")
+            # Checks expect the code under test to raise where that is a fault; here it
+            # refuses a point of our making, such as a matrix no longer definite.
+            self.not_checked[code] = f"the code under test raises {Crash(error)}"
+            if check in _VALUE_CHECKS:
+                self.verdict = "inconclusive"
 
     def _attributed(self, found: list[Mismatch]) -> list[tuple[Mismatch, str]]:
         """The mismatches, or those of the Functions inside that cause them."""

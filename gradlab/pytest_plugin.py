@@ -5,6 +5,7 @@ Installing gradlab registers it. It imports no torch until a test calls the fixt
 
 from __future__ import annotations
 
+import contextlib
 import linecache
 import os
 import sys
@@ -86,8 +87,6 @@ def _line_of(frame: Any) -> str:
     """File, line and source of the call, so that an editor can jump there."""
     file, line = frame.f_code.co_filename, frame.f_lineno
     source = linecache.getline(file, line).strip()
-    try:
+    with contextlib.suppress(ValueError):  # another drive
         file = os.path.relpath(file)
-    except ValueError:  # another drive
-        pass
     return f"{file}:{line}: {source}"

@@ -37,7 +37,7 @@ Tool = Callable[[SeededBug, Callable[..., Any]], str]
 
 
 def by_gradlab(bug: SeededBug, fn: Callable[..., Any]) -> str:
-    """`gradlab.gradcheck` with no reference, findings above a note.
+    """`gradlab.gradcheck` with no reference: any verdict but correct.
 
     Args:
         bug: The bug, for its inputs.
@@ -51,7 +51,9 @@ def by_gradlab(bug: SeededBug, fn: Callable[..., Any]) -> str:
         timeout=5.0,
         memory_gib=2.0,
     )
-    return "\n".join(str(f) for f in report.findings if f.severity != "note")
+    if report.verdict == "correct" and report.ok:
+        return ""
+    return str(report)
 
 
 def _by_torch(check: Callable[..., bool], **options: Any) -> Tool:

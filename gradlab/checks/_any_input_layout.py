@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,8 +21,8 @@ from gradlab.subject import (
     largest_entry,
 )
 
-from ._difference import FLOOR, differences, listed, named
-from ._layouts import expanded, layouts
+from ._difference import FLOOR, differences, listed, named, torchs_own
+from ._layouts import TRANSPOSED, expanded, in_layouts_of, layouts
 
 APART = 4
 """Up to so many inputs each is tried alone, more of them all at once."""
@@ -41,7 +42,11 @@ class AnyInputLayout:
         """Yields a mismatch for each way in which a layout matters."""
         failing: dict[tuple[Severity, str, str], list[str]] = {}
         for label, tensors, contiguous in _variants(subject):
-            if said := _compare(subject, tensors, contiguous):
+            if said := _compare(subject, subject, tensors, contiguous):
+                failing.setdefault(said, []).append(label)
+        for label, leaves in _other_arguments(subject):
+            copies = [x.clone() for x in subject.tensors]
+            if said := _compare(subject, subject.at(leaves), copies, None):
                 failing.setdefault(said, []).append(label)
         for (severity, message, hint), labels in failing.items():
             yield Mismatch(
@@ -77,8 +82,25 @@ def _variants(
             yield label, tensors, [t.contiguous() for t in tensors]
 
 
+def _other_arguments(subject: Subject) -> Iterator[tuple[str, list[Any]]]:
+    """Masks, indices and constants, transposed: a clone keeps no other layout."""
+    leaves = list(subject.leaves)
+    changed = []
+    for i, leaf in enumerate(leaves):
+        if isinstance(leaf, Tensor) and i not in subject.places:
+            for layout, other in layouts(leaf):
+                if layout == TRANSPOSED:
+                    leaves[i] = other
+                    changed.append(subject.names[i])
+    if changed:
+        yield f"{listed(changed)} {'are' if changed[1:] else 'is'} {TRANSPOSED}", leaves
+
+
 def _compare(
-    subject: Subject, tensors: list[Tensor], contiguous: list[Tensor] | None
+    subject: Subject,
+    runner: Subject,
+    tensors: list[Tensor],
+    contiguous: list[Tensor] | None,
 ) -> tuple[Severity, str, str] | None:
     expected = (
         (subject.outputs, subject.gradients[0])
@@ -87,21 +109,34 @@ def _compare(
     )
     if isinstance(expected, Crash):
         return None
-    leaves = [x.detach().requires_grad_() for x in tensors]
-    ys = attempt(lambda: subject.run(leaves))
+    values = [x.contiguous() for x in contiguous or subject.tensors]
+    leaves = [x.detach().requires_grad_() for x in in_layouts_of(values, tensors)]
+    ys = attempt(lambda: runner.run(leaves))
+    drawn = not runner.random_state.same()
     if isinstance(ys, Crash):
         return "note", f"the forward refuses, aloud ({ys})", ""
     vs = [v.clone() for v in subject.cotangents[0]]
     if [y.shape for y in ys] != [v.shape for v in vs]:
         return None
     grads = attempt(lambda: grad(ys, leaves, vs))
+
+    def torch_too() -> bool:
+        again = in_layouts_of(values, tensors)
+        return torchs_own(
+            subject, lambda: _vjp(runner, again, vs), lambda: _vjp(subject, values, vs)
+        )
+
     if isinstance(grads, Crash):
+        if torch_too():
+            return None
         return (
             "error",
             f"the backward raises {grads}",
             "reshape instead of view; .contiguous() before a kernel",
         )
-    values = contiguous or list(subject.tensors)
+    if drawn:
+        # Random numbers are drawn in the order of memory: other values are right.
+        return None
     if _outputs_differ(subject, ys, expected[0]) and not _touchy(subject, values):
         return (
             "error",
@@ -109,13 +144,20 @@ def _compare(
             "it reads memory in storage order: .contiguous() first",
         )
     found = differences(subject, grads, expected[1])
-    if not found or _touchy(subject, values):
+    if not found or _touchy(subject, values) or torch_too():
         return None
     return (
         "error",
         f"the gradient of {named(subject, found)} is another",
         "it reads memory in storage order: .contiguous() before saving or using it",
     )
+
+
+def _vjp(runner: Subject, tensors: Sequence[Tensor], vs: Sequence[Tensor]) -> Grads:
+    """As `Subject.vjp`, which copies the inputs and so their layout."""
+    leaves = [x.detach().requires_grad_() for x in tensors]
+    ys = runner.run(leaves)
+    return grad(ys, leaves, [v.clone() for v in vs])
 
 
 def _run(subject: Subject, tensors: Sequence[Tensor]) -> tuple[Tensors, Grads]:

@@ -76,6 +76,19 @@ class Autocast:
             yield from wrong
             if wrong:
                 return
+        if _follows_state(classes) and (lost := _lost_inside(point)) is not None:
+            name, error = subject.input_names[lost[0]], lost[1]
+            yield Mismatch(
+                _CODE,
+                "warning",
+                f"the gradient of {name} is accurate when the backward runs outside of "
+                f"autocast, and has an error of {error:.1e} when it runs inside",
+                input=name,
+                hint="@torch.amp.custom_bwd makes the backward run in the autocast "
+                "state of its forward",
+                numbers={"relative error": error},
+                subject=subject,
+            )
 
 
 def _backward(
@@ -101,9 +114,8 @@ def _backward(
         return
     pairs = zip(point.errors(found), point.errors(own), strict=True)
     for name, (error, theirs) in zip(subject.input_names, pairs, strict=True):
-        strict = inside and theirs <= 1e-5 and error > 1e-3 and _undecorated(classes)
         loose = error > 16 * torch.finfo(torch.bfloat16).eps + 4 * theirs
-        if strict or (loose and _again(subject, point, classes, inside)):
+        if loose and _again(subject, point, classes, inside):
             yield Mismatch(
                 _CODE,
                 "error" if error > 1 else "warning",
@@ -124,7 +136,7 @@ def _again(
     inside: bool,
 ) -> bool:
     """Whether it is as bad elsewhere: rounding makes ties, with two right gradients."""
-    other = Rounded(subject, point.dtype, shrink=0.9, which=1)
+    other = Rounded(subject, point.dtype, factor=0.9, which=1)
 
     def worst() -> float:
         return max(other.errors(_gradients(other, inside)))
@@ -156,7 +168,20 @@ def _of_dtypes(crash: Crash) -> bool:
     return any(word in text for word in ("dtype", "scalar type", "bfloat16", "float"))
 
 
-def _undecorated(classes: tuple[FunctionClass, ...]) -> bool:
+def _lost_inside(point: Rounded) -> tuple[int, float] | None:
+    """The first gradient that is a float32 one outside only, and its error inside."""
+    errors = zip(
+        point.errors(_gradients(point, False)),
+        point.errors(_gradients(point, True)),
+        strict=True,
+    )
+    for place, (outside, inside) in enumerate(errors):
+        if outside <= 1e-5 and inside > 1e-3:
+            return place, inside
+    return None
+
+
+def _follows_state(classes: tuple[FunctionClass, ...]) -> bool:
     """Whether a backward follows the autocast state of now, not that of its forward."""
     return any(
         ("decorate_fwd" in _names(cls.forward) and not _handles(cls))

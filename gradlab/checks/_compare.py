@@ -18,6 +18,7 @@ from gradlab.subject import (
     locate,
     own_gradient,
     recognise,
+    symmetrised,
     truth,
 )
 
@@ -51,6 +52,9 @@ def compare(
     missing = all(g[place] is None for g in subject.gradients)
     first, second = (filled(g[place], x) for g in subject.gradients)
     actual = (first, second)
+    if truth(subject).symmetric[place]:
+        actual = (symmetrised(first), symmetrised(second))
+        expected = (symmetrised(expected[0]), symmetrised(expected[1]))
     scale = subject.scale(place, *((*([None] * place), r) for r in expected))
     pairs = list(zip(actual, expected, strict=True))
     errors = [(g - r).abs() / scale for g, r in pairs]

@@ -67,7 +67,7 @@ def _candidates(subject: Subject) -> Iterator[tuple[list[Any], str]]:
             for i, leaf in enumerate(subject.leaves)
             if isinstance(leaf, Tensor) and leaf.shape[:1] == x.shape[:1]
         }
-        for emptied in (alike, {place}) if alike != {place} else ({place},):
+        for emptied in ({place}, alike) if len(alike) > 1 else ({place},):
             yield (
                 [
                     leaf[:0] if i in emptied else leaf
@@ -78,8 +78,8 @@ def _candidates(subject: Subject) -> Iterator[tuple[list[Any], str]]:
 
 
 def _of_no_rows(y: Tensor) -> bool:
-    """Not a batch of as many rows as before, with nothing in each."""
-    return y.requires_grad and (not y.ndim or not y.shape[0])
+    """Not as many rows as before with nothing in each, as of a square weight."""
+    return y.requires_grad and (not y.ndim or (not y.shape[0] and all(y.shape[1:])))
 
 
 def _gradients(subject: Subject) -> Grads:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -48,7 +49,10 @@ class KeepsNothing:
         gc.disable()
         try:
             refs = _probe(subject, kept, backward=False)
-            refs += _probe(subject, kept, backward=True)
+            sizes = []
+            for _ in range(3):
+                refs += _probe(subject, kept, backward=True)
+                sizes.append(_sizes(functions(subject)))
             why = _held(subject, refs) if any(ref() is not None for ref in refs) else ""
         finally:
             if was:
@@ -62,6 +66,15 @@ class KeepsNothing:
                 "keep nothing on the class, the module or a global",
                 subject=subject,
             )
+        for where, (a, b, c) in _rows(sizes):
+            if a < b < c:
+                yield Mismatch(
+                    "keeps_nothing",
+                    "warning",
+                    f"{where} grows with every run, and holds tensors",
+                    hint="keep nothing on the class or in a global, or bound it",
+                    subject=subject,
+                )
         for cls, names in kept.items():
             heavy = [name for name, counts in names.items() if counts]
             yield Mismatch(
@@ -109,11 +122,30 @@ def _held(subject: Subject, refs: Refs) -> str:
     return f"something outside holds {kinds} for good"
 
 
+def _sizes(classes: tuple[FunctionClass, ...]) -> dict[str, int]:
+    """How many things are in each container on the classes and in their modules."""
+    found = {}
+    for cls in classes:
+        module = getattr(cls.forward, "__globals__", {})
+        spaces = {owner.__name__: vars(owner) for owner in cls.__mro__}
+        for place, space in {**spaces, cls.__module__: module}.items():
+            for name, value in space.items():
+                bag = isinstance(value, (list, dict, set, deque))
+                if bag and not name.startswith("__") and _tensors(value):
+                    found[f"{place}.{name}"] = len(value)
+    return found
+
+
+def _rows(sizes: list[dict[str, int]]) -> Iterator[tuple[str, list[int]]]:
+    for where in sizes[-1]:
+        yield where, [size.get(where, 0) for size in sizes]
+
+
 def _tensors(value: Any) -> Tensors:
     """The tensors in an attribute of ctx, also in one list, tuple or dict."""
     if isinstance(value, dict):
         value = tuple(value.values())
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, (list, tuple, set, deque)):
         return tuple(v for v in value if isinstance(v, Tensor))
     return (value,) if isinstance(value, Tensor) else ()
 

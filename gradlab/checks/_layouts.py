@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
+
+TRANSPOSED = "transposed in memory"
 
 
 def layouts(x: Tensor) -> Iterator[tuple[str, Tensor]]:
@@ -22,7 +24,7 @@ def layouts(x: Tensor) -> Iterator[tuple[str, Tensor]]:
     if sum(n > 1 for n in x.shape) > 1:
         dims = tuple(reversed(range(x.ndim)))
         yield (
-            "transposed in memory",
+            TRANSPOSED,
             x.permute(dims).clone(memory_format=torch.contiguous_format).permute(dims),
         )
     # Gaps between the entries and between the rows: no view as one row exists.
@@ -42,7 +44,7 @@ def expanded(x: Tensor, dims: int) -> Tensor | None:
 
     Args:
         x: Where the values come from.
-        dims: How many of the first dims; all of them is what `.sum()` sends back.
+        dims: How many of them; all is what `.sum()` sends back, one is `.sum(0)`.
 
     Returns:
         The tensor; None where nothing would be repeated.
@@ -52,3 +54,25 @@ def expanded(x: Tensor, dims: int) -> Tensor | None:
     # Over memory for all of it: a kernel that ignores strides must not run out of it.
     whole = x.clone(memory_format=torch.contiguous_format)
     return whole[(slice(0, 1),) * dims].expand(x.shape)
+
+
+def in_layouts_of(
+    values: Sequence[Tensor], like: Sequence[Tensor]
+) -> tuple[Tensor, ...]:
+    """Copies of tensors in the layouts of others.
+
+    Args:
+        values: The tensors, contiguous.
+        like: One of the same shape for each, as `layouts` and `expanded` make them.
+    """
+    return tuple(_in_layout_of(a, b) for a, b in zip(values, like, strict=True))
+
+
+def _in_layout_of(x: Tensor, like: Tensor) -> Tensor:
+    strides, offset = like.stride(), like.storage_offset()
+    once = [slice(0, 1) if s == 0 else slice(None) for s in strides]
+    reach = sum((n - 1) * s for n, s in zip(x.shape, strides, strict=True))
+    memory = x.new_full((offset + max(reach + 1, x.numel()),), 7.0)
+    distinct = x[tuple(once)]
+    memory.as_strided(distinct.shape, strides, offset).copy_(distinct)
+    return memory.as_strided(x.shape, strides, offset)

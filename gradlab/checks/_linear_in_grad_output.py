@@ -54,7 +54,11 @@ class LinearInGradOutput:
                     subject=subject,
                 )
                 continue
-            for found in differences(subject, got, _mixed(subject, a, b)):
+            # Of the size of x̄(v), so that rounding does not look large.
+            size = max(abs(a), abs(b)) or 1.0
+            got = [None if g is None else g / size for g in got]
+            expected = _mixed(subject, a / size, b / size)
+            for found in differences(subject, got, expected):
                 broken.setdefault(found.place, []).append(what)
                 worst[found.place] = max(found.error, worst.get(found.place, 0.0))
         for place, failing in broken.items():
@@ -153,14 +157,11 @@ def _choice(subject: Subject, place: int) -> str | None:
         inner = subject_of(call, subject)
         if inner is None:
             continue
-        first, second = inner.gradients
-        both = [s + t for s, t in zip(*inner.cotangents, strict=True)]
-        total = [
-            None if g is None or h is None else g + h
-            for g, h in zip(first, second, strict=True)
-        ]
-        choices += [
-            recognise(inner, found.place)
-            for found in differences(inner, inner.vjp(both), total)
-        ]
+        for a, b in ((100.0, 0.0), (0.7, -1.3)):
+            v, w = inner.cotangents
+            got = inner.vjp([a * s + b * t for s, t in zip(v, w, strict=True)])
+            choices += [
+                recognise(inner, found.place)
+                for found in differences(inner, got, _mixed(inner, a, b))
+            ]
     return next(iter(choices), None) if all(choices) else None

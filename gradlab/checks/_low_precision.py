@@ -55,6 +55,8 @@ class LowPrecision:
                 subject.single and bits == 32
             ):
                 yield from _in(subject, dtype)
+        if halves and torch.finfo(subject.dtype).bits > 16:
+            yield from _large(subject)
 
 
 def _in(subject: Subject, dtype: torch.dtype) -> Iterator[Mismatch]:
@@ -78,7 +80,7 @@ def _in(subject: Subject, dtype: torch.dtype) -> Iterator[Mismatch]:
         return
     for place, error in _worse(point, grads):
         # Rounding makes ties, and at a tie two gradients are right: ask elsewhere too.
-        again = Rounded(subject, dtype, shrink=0.9, which=1)
+        again = Rounded(subject, dtype, factor=0.9, which=1)
         other = attempt(lambda p=again: _worse(p, p.narrow.vjp(p.cotangents)))
         if isinstance(other, Crash) or place not in dict(other):
             continue
@@ -100,6 +102,29 @@ def _in(subject: Subject, dtype: torch.dtype) -> Iterator[Mismatch]:
             numbers={"relative error": error},
             subject=subject,
         )
+
+
+def _large(subject: Subject) -> Iterator[Mismatch]:
+    """float16 ends at 65504: the square of an input of 500 is beyond."""
+    point = Rounded(subject, torch.float16, largest=500.0)
+    errors = attempt(lambda: point.errors(point.narrow.vjp(point.cotangents)))
+    if isinstance(errors, Crash) or max(errors) <= 0.25:
+        return
+    own = attempt(lambda: point.errors(point.own))
+    if isinstance(own, Crash):
+        return
+    for name, error, theirs in zip(subject.input_names, errors, own, strict=True):
+        if error > 0.25 and theirs < 0.02:
+            yield Mismatch(
+                _CODE,
+                "warning",
+                f"in float16 the gradient of {name} overflows for inputs of 500, where "
+                f"autograd of the own forward has an error of {theirs:.0e}",
+                input=name,
+                hint="compute squares and exponentials in float32",
+                numbers={"relative error": error},
+                subject=subject,
+            )
 
 
 def _worse(point: Rounded, grads: tuple[torch.Tensor | None, ...]) -> list[tuple]:

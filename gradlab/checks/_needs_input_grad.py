@@ -12,6 +12,7 @@ from gradlab._report import Level, Severity
 from gradlab.subject import (
     BackwardCall,
     Crash,
+    FunctionClass,
     Grads,
     Mismatch,
     Subject,
@@ -22,6 +23,7 @@ from gradlab.subject import (
 )
 
 from ._difference import differences, figures, listed, named
+from ._unasked import CONTRACTIONS, own_ops, unasked
 
 EVERY = 4
 """Up to so many inputs every subset is tried; else single ones and all but one."""
@@ -32,7 +34,8 @@ class NeedsInputGrad:
     """x̄ᵢ is the same whichever inputs require grad; x̄ⱼ unasked is not computed.
 
     A gradient counts as computed when the backward returns new memory for an input
-    that needs none: zeros, views of grad_output and expanded tensors are free.
+    that needs none: zeros, views of grad_output and expanded tensors are free, and so
+    is a step on the way to an asked one. Only a product of matrices is worth a warning.
     """
 
     level: Level = "contract"
@@ -80,17 +83,30 @@ class NeedsInputGrad:
     def _wasted(
         self, subject: Subject, runs: Iterable[BackwardCall]
     ) -> Iterator[Mismatch]:
-        wasted: dict[type, set[int]] = {}
-        for run in runs:
-            if unasked := _unasked(run):
-                wasted.setdefault(run.function, set()).update(unasked)
+        wasted: dict[FunctionClass, set[int]] = {}
+        suspects = {run.function for run in runs if unasked(run)}
+        if not suspects:
+            return
+        # Once more with a graph, to see what the gradients are made of.
+        with backwards_recorded(functions(subject)) as traced:
+            for asked in _subsets(len(subject.places), self.limit):
+                attempt(lambda asked=asked: _vjp(subject, asked, create_graph=True))
+        heavy: set[FunctionClass] = set()
+        for run in traced:
+            for i in unasked(run):
+                own = own_ops(run, i)
+                if own is not None:
+                    wasted.setdefault(run.function, set()).add(i)
+                    if any(name.startswith(CONTRACTIONS) for name in own):
+                        heavy.add(run.function)
         for function, arguments in wasted.items():
             which = listed(f"{i}" for i in sorted(arguments))
             yield Mismatch(
                 "needs_input_grad",
-                self.waste,
+                self.waste if function in heavy else "note",
                 f"{function.__name__} computes the gradient of argument {which} of its "
                 "forward when nobody asks for it",
+                verdict="fragile" if function in heavy else "correct",
                 hint="if ctx.needs_input_grad[i]: compute it; else return None there",
                 subject=subject,
             )
@@ -108,42 +124,16 @@ def _subsets(count: int, limit: int) -> list[tuple[int, ...]]:
     return [everything, *proper]
 
 
-def _vjp(subject: Subject, asked: Sequence[int]) -> Grads:
+def _vjp(subject: Subject, asked: Sequence[int], create_graph: bool = False) -> Grads:
     tensors = [
         x.clone().requires_grad_(i in asked) for i, x in enumerate(subject.tensors)
     ]
     vs = [v.clone() for v in subject.cotangents[0]]
-    grads = grad(subject.run(tensors), [tensors[i] for i in asked], vs)
+    if create_graph:
+        vs = [v.requires_grad_() for v in vs]
+    sources = [tensors[i] for i in asked]
+    grads = grad(subject.run(tensors), sources, vs, create_graph=create_graph)
     found: list[Tensor | None] = [x.grad for x in tensors]
     for i, g in zip(asked, grads, strict=True):
         found[i] = g
     return tuple(found)
-
-
-def _unasked(run: BackwardCall) -> list[int]:
-    """Which arguments of a Function get a gradient that costs something for nothing."""
-    return [
-        i
-        for i, (g, meta) in enumerate(zip(run.returned, run.metadata, strict=False))
-        if isinstance(g, Tensor)
-        and meta is not None
-        and meta[1].is_floating_point | meta[1].is_complex
-        and not run.needs_input_grad[i]
-        and not _free(g, run, i)
-    ]
-
-
-def _free(g: Tensor, run: BackwardCall, index: int) -> bool:
-    others = [t for t in run.grad_outputs if t is not None]
-    others += [
-        t
-        for i, t in enumerate(run.returned)
-        if isinstance(t, Tensor) and i != index and run.needs_input_grad[i]
-    ]
-    address = g.untyped_storage().data_ptr()
-    return (
-        not g.numel()
-        or any(address == t.untyped_storage().data_ptr() for t in others)
-        or any(n > 1 and s == 0 for n, s in zip(g.shape, g.stride(), strict=True))
-        or not bool((g != 0).any())
-    )

@@ -13,8 +13,10 @@ from gradlab.subject import (
     BackwardCall,
     Mismatch,
     Subject,
+    attempt,
     backwards_recorded,
     functions,
+    grad,
 )
 
 
@@ -35,6 +37,9 @@ class RawGradients:
             return
         with backwards_recorded(classes) as runs:
             subject.vjp(subject.cotangents[0])
+            for dtype in (torch.float32, torch.bfloat16):
+                if subject.dtype == torch.float64:
+                    attempt(lambda dtype=dtype: _run_in(subject, dtype))
         seen: set[str] = set()
         for run in runs:
             for severity, message, hint in _repairs(run):
@@ -49,6 +54,21 @@ class RawGradients:
                     hint=hint,
                     subject=subject,
                 )
+
+
+def _run_in(subject: Subject, dtype: torch.dtype) -> None:
+    """One backward in a narrower dtype: the checker widened what the user passed."""
+    narrow = subject.at(
+        [
+            leaf.to(dtype)
+            if isinstance(leaf, Tensor) and leaf.is_floating_point()
+            else leaf
+            for leaf in subject.leaves
+        ]
+    )
+    leaves = narrow.fresh()
+    ys = narrow.run(leaves)
+    grad(ys, leaves, [torch.ones_like(y) for y in ys])
 
 
 def _repairs(run: BackwardCall) -> Iterator[tuple[Severity, str, str]]:

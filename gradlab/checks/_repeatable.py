@@ -20,7 +20,7 @@ from gradlab.subject import (
     largest_entry,
 )
 
-from ._difference import Difference, differences, figures, named
+from ._difference import Difference, differences, figures, listed, named, same_values
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Repeatable:
     def __call__(self, subject: Subject) -> Iterator[Mismatch]:
         """Yields a mismatch for each way of asking that gives something else."""
         yield from _several_times(subject)
+        yield from _handed_out(subject)
         for run, how, hint in _WAYS:
             got = attempt(lambda run=run: run(subject))
             if isinstance(got, Crash):
@@ -72,6 +73,27 @@ def _several_times(subject: Subject) -> Iterator[Mismatch]:
                 found,
             )
             return
+
+
+def _handed_out(subject: Subject) -> Iterator[Mismatch]:
+    """A gradient that was returned is the caller's: no later run may write to it."""
+    got = attempt(lambda: subject.vjp(subject.cotangents[0]))
+    if isinstance(got, Crash):
+        return
+    before = [None if g is None else g.clone() for g in got]
+    attempt(lambda: subject.vjp(subject.cotangents[1]))
+    changed = [
+        name
+        for name, g, old in zip(subject.input_names, got, before, strict=True)
+        if g is not None and old is not None and not same_values(g, old)
+    ]
+    if changed:
+        yield _mismatch(
+            subject,
+            f"the gradient of {listed(changed)} changes when the backward of another "
+            "graph runs: it is returned in memory that is used again",
+            "return a new tensor each time, not a workspace of the class",
+        )
 
 
 def _crashed(subject: Subject, time: str, crash: Crash) -> Mismatch:

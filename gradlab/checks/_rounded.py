@@ -23,17 +23,22 @@ from gradlab.subject import (
 class Rounded:
     """The same point and the same ȳ, narrow and wide: only the arithmetic differs.
 
+    ȳ has no signs: a sum over rows then grows, and stands still once it is too large
+    for its dtype to add 1 to it.
+
     Attributes:
         subject: Where the point comes from.
         dtype: The narrow dtype.
-        shrink: A factor on all inputs, for another point.
+        factor: A factor on all floating point arguments, for another point.
+        largest: Instead, the entries of the first input grow to 0.6 to 1 times this.
         which: Which of the subject's cotangents.
     """
 
     subject: Subject
     dtype: torch.dtype
-    shrink: float = 1.0
+    factor: float = 1.0
     which: int = 0
+    largest: float | None = None
 
     @cached_property
     def narrow(self) -> Subject:
@@ -43,7 +48,8 @@ class Rounded:
     @cached_property
     def cotangents(self) -> Tensors:
         """ȳ in the narrow dtype."""
-        return tuple(self._cast(v) for v in self.subject.cotangents[self.which])
+        signed = self.subject.cotangents[self.which]
+        return tuple(self._cast(v if v.is_complex() else v.abs()) for v in signed)
 
     @cached_property
     def expected(self) -> Grads:
@@ -79,24 +85,31 @@ class Rounded:
                 found.append(float("inf"))
                 continue
             error = largest_entry(torch.where(r.isfinite(), g - r, torch.zeros_like(r)))
-            found.append(error / max(largest_entry(r), 0.1 * self._terms(x), 1e-30))
+            found.append(error / max(largest_entry(r), 0.1 * self._terms(place), 1e-30))
         return found
 
-    def _terms(self, x: Tensor) -> float:
+    def _terms(self, place: int) -> float:
         """The size |ȳ| |y| / |x| of what a gradient adds up, which may cancel."""
         pairs = zip(self.cotangents, self.subject.outputs, strict=True)
         products = [largest_entry(v) * largest_entry(y) for v, y in pairs]
-        return max(products, default=0.0) / (largest_entry(x) or 1.0)
+        x = largest_entry(self.narrow.tensors[place]) or 1.0
+        return max(products, default=0.0) / x
 
     def _leaves(self) -> list[Any]:
-        return [
-            leaf * self.shrink
-            if isinstance(leaf, Tensor)
-            and leaf.is_floating_point()
-            and self.shrink != 1
-            else leaf
-            for leaf in self.subject.leaves
-        ]
+        leaves = list(self.subject.leaves)
+        if self.largest is not None:
+            first = self.subject.places[0]
+            size = largest_entry(leaves[first]) or 1.0
+            x = leaves[first] / size
+            leaves[first] = self.largest * (0.6 * x.sgn() + 0.4 * x)
+        elif self.factor != 1:
+            leaves = [
+                leaf * self.factor
+                if isinstance(leaf, Tensor) and leaf.is_floating_point()
+                else leaf
+                for leaf in leaves
+            ]
+        return leaves
 
     def _cast(self, value: Any) -> Any:
         if not isinstance(value, Tensor):

@@ -95,6 +95,9 @@ def _claim(subject: Subject, probe: Subject, seed: int) -> _Claim | None:
         return None
     generator = torch.Generator().manual_seed(subject.seed + 2000 + seed)
     weights = tuple(normal_like(g, generator) for g in found)
+    sizes = (
+        inner(w.abs(), g.detach().abs()) for w, g in zip(weights, found, strict=True)
+    )
     slopes = grad(found, [*xs, *sent], weights)
     direction = natural_directions(probe, 10 + seed)
     return _Claim(
@@ -105,7 +108,7 @@ def _claim(subject: Subject, probe: Subject, seed: int) -> _Claim | None:
             for s, u in zip(slopes, direction, strict=True)
         ),
         tuple(s is None for s in slopes),
-        sum(inner(w.abs(), g.abs()) for w, g in zip(weights, found, strict=True)),
+        sum(sizes),
     )
 
 

@@ -80,18 +80,27 @@ def _lacks_rule(classes: Sequence[FunctionClass]) -> list[str]:
 def _over_inputs(
     subject: Subject, classes: Sequence[FunctionClass]
 ) -> Iterator[Mismatch]:
-    """All inputs batched in front; then the first alone, batched behind."""
+    """All inputs batched in front; for a rule of one's own also one of them behind."""
     places = range(len(subject.places))
     first = subject.tensors
     other = tuple(x * 0.75 for x in first)
-    for moving, dim in ((set(places), 0), ({0}, -1)):
+    ways = [(set(places), 0)]
+    if any(cls.vmap is not torch.autograd.Function.vmap for cls in classes):
+        ways.append(({0}, -1))  # a rule of one's own must look at in_dims
+    for moving, dim in ways:
         second = tuple(other[i] if i in moving else first[i] for i in places)
-        expected = attempt(lambda xs=second, m=moving: _loop(subject, (first, xs), m))
+        expected = attempt(lambda xs=second: _loop(subject, (first, xs)))
         if isinstance(expected, Crash) or not subject.random_state.same():
             return
         found = attempt(lambda xs=second, m=moving, d=dim: _batch(subject, xs, m, d))
         if isinstance(found, Crash):
-            own = raised_inside(found.error, classes)
+            shapes = attempt(
+                lambda xs=second, m=moving, d=dim: _shapes(subject, xs, m, d)
+            )
+            own = raised_inside(found.error, classes) or (
+                isinstance(shapes, list)
+                and shapes != [(2, *y.shape) for y in subject.outputs]
+            )
             yield Mismatch(
                 _CODE,
                 "warning" if own else "note",
@@ -108,42 +117,52 @@ def _over_inputs(
             return
 
 
-def _loop(subject: Subject, points: Sequence[Tensors], moving: set[int]) -> Tensors:
+def _loop(subject: Subject, points: Sequence[Tensors]) -> Tensors:
+    """Outputs and gradients of one point after the other, stacked."""
     results = []
     for xs, v in zip(points, subject.cotangents, strict=True):
         leaves = subject.fresh(xs)
         ys = subject.run(leaves)
         values = tuple(y.detach() for y in ys)
         results.append(values + _zeros(grad(ys, leaves, v), leaves))
-    shared = [i for i in range(len(subject.places)) if i not in moving]
-    count = len(subject.outputs)
-    # An input that both points share gets the sum of their gradients.
-    return tuple(
-        a + b if i - count in shared else torch.stack((a, b))
-        for i, (a, b) in enumerate(zip(*results, strict=True))
-    )
+    return tuple(map(torch.stack, zip(*results, strict=True)))
 
 
 def _batch(subject: Subject, second: Tensors, moving: set[int], dim: int) -> Tensors:
-    """Outputs and gradients of both points at once, stacked in front."""
-    leaves = subject.fresh(
-        [
-            torch.stack(pair, dim) if i in moving else pair[0]
-            for i, pair in enumerate(zip(subject.tensors, second, strict=True))
-        ]
-    )
-    dims = tuple(dim if i in moving else None for i in range(len(leaves)))
+    """Outputs and gradients of both points at once."""
+    xs, dims = _stacked_inputs(subject, second, moving, dim)
+    vs = [torch.stack(pair) for pair in zip(*subject.cotangents, strict=True)]
 
     def run(*xs: Tensor) -> Tensors:
         return subject.run(xs)
 
-    f = torch.func.vmap(run, dims, randomness="same")
-    ys = f(*leaves)
-    vs = [torch.stack(pair) for pair in zip(*subject.cotangents, strict=True)]
-    grads = _zeros(grad(ys, leaves, vs), leaves)
-    return tuple(y.detach() for y in ys) + tuple(
-        g.movedim(dim, 0) if i in moving else g for i, g in enumerate(grads)
-    )
+    def both(xs: Tensors, vs: Tensors) -> Tensors:
+        ys, pull = torch.func.vjp(run, *xs)[:2]
+        return (*ys, *pull(vs))
+
+    f = torch.func.vmap(both, (dims, 0), randomness="same")
+    return f(xs, tuple(vs))
+
+
+def _shapes(
+    subject: Subject, second: Tensors, moving: set[int], dim: int
+) -> list[tuple[int, ...]]:
+    """The shapes of the outputs alone, where the gradient does not get that far."""
+    xs, dims = _stacked_inputs(subject, second, moving, dim)
+
+    def run(*xs: Tensor) -> Tensors:
+        return subject.run(xs)
+
+    ys = torch.func.vmap(run, dims, randomness="same")(*xs)
+    return [tuple(y.shape) for y in ys]
+
+
+def _stacked_inputs(
+    subject: Subject, second: Tensors, moving: set[int], dim: int
+) -> tuple[Tensors, tuple[int | None, ...]]:
+    pairs = enumerate(zip(subject.tensors, second, strict=True))
+    xs = tuple(torch.stack(pair, dim) if i in moving else pair[0] for i, pair in pairs)
+    return xs, tuple(dim if i in moving else None for i in range(len(xs)))
 
 
 def _stacked_cotangents(subject: Subject) -> Tensors:

@@ -1,20 +1,17 @@
-"""`gradlab check`: the gradient checker for one function, or for every op of a module."""
+"""`gradlab check`: checks one function, or every op of a module."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import inspect
 import sys
-import types
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from ._inputs import inputs_named, random_inputs
 from ._named import UsageError, named
-
-if TYPE_CHECKING:
-    from gradlab import OpInfo
+from ._progress import shown_progress
+from ._target import checkable
 
 EPILOG = """\
 Prints the report on stdout. Exit status: 0 all is well, 1 it is not, 2 wrong usage.
@@ -119,7 +116,7 @@ def run(options: argparse.Namespace) -> int:
     with contextlib.redirect_stdout(sys.stderr):  # what the user's code prints
         from ._ops import check_ops, ops_in
 
-        with _shown_progress() as progress:
+        with shown_progress() as progress:
             progress(f"importing {options.target}")
             target = named(options.target)
             given = options.inputs or options.shape
@@ -134,7 +131,7 @@ def run(options: argparse.Namespace) -> int:
 def _checked(target: Any, options: argparse.Namespace, progress: Any) -> Any:
     from gradlab import gradcheck
 
-    fn = _function(target, options.target)
+    fn = checkable(target, options.target)
     if options.inputs and options.shape:
         raise UsageError("--inputs and --shape exclude each other")
     if options.inputs:
@@ -146,7 +143,9 @@ def _checked(target: Any, options: argparse.Namespace, progress: Any) -> Any:
             f"inputs are missing: --shape 3x4 once for each argument of "
             f"{options.target}, or --inputs module:name for what returns them"
         )
-    reference = named(options.reference) if options.reference else None
+    reference = options.reference and checkable(
+        named(options.reference), options.reference
+    )
     keywords = {**_keywords(options), "progress": progress}
     if keywords["compile"] is None:
         keywords["compile"] = options.level == "full"
@@ -167,64 +166,9 @@ def _keywords(options: argparse.Namespace) -> Mapping[str, Any]:
     }
 
 
-def _function(target: Any, name: str) -> Any:
-    """The target as `gradcheck` takes it: a Module class becomes an instance."""
-    import torch
-
-    if isinstance(target, types.ModuleType):
-        there = [n for n, v in vars(target).items() if _is_function(v, target)]
-        raise UsageError(
-            f"{name} is a module without `opinfos`: say what to check in it, as "
-            f"{name}:{there[0] if there else 'name'}"
-            + (f". It has {', '.join(there)}" if there else "")
-        )
-    if isinstance(target, type) and issubclass(target, torch.nn.Module):
-        try:
-            return target()
-        except TypeError:
-            raise UsageError(
-                f"{name} needs arguments, {target.__name__}"
-                f"{inspect.signature(target)}: name an instance of it"
-            ) from None
-    if isinstance(target, type) and issubclass(target, torch.autograd.Function):
-        return target
-    if isinstance(target, type) or not callable(target):
-        kind = "a class" if isinstance(target, type) else f"a {type(target).__name__}"
-        raise UsageError(
-            f"{name} must be a function, an autograd.Function or a Module; it is {kind}"
-        )
-    return target
-
-
-def _is_function(value: Any, module: types.ModuleType) -> bool:
-    return callable(value) and getattr(value, "__module__", "") == module.__name__
-
-
 def _refuse_with_ops(options: argparse.Namespace) -> None:
     for name in ("inputs", "shape", "dtype", "reference"):
         if getattr(options, name):
             raise UsageError(
                 f"--{name} is of no use with {options.target}, whose OpInfo says it"
             )
-
-
-@contextlib.contextmanager
-def _shown_progress() -> Iterator[Callable[[str], None]]:
-    """Yields what shows a step on stderr if that is a terminal; it leaves no trace."""
-    if not sys.stderr.isatty():
-        yield lambda step: None
-        return
-    from rich.console import Console
-    from rich.live import Live
-    from rich.text import Text
-
-    # No thread, which a fork would not survive, and no stdout but the process's own.
-    live = Live(
-        console=Console(stderr=True),
-        auto_refresh=False,
-        transient=True,
-        redirect_stdout=False,
-        redirect_stderr=False,
-    )
-    with live:
-        yield lambda step: live.update(Text(f"  {step}", style="dim"), refresh=True)

@@ -1,4 +1,4 @@
-"""The inputs of a check: from `--inputs`, which names them, or random, from `--shape`."""
+"""The inputs of a check: what `--inputs` names, or random tensors of each `--shape`."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def named(text: str) -> Any:
         try:
             found = getattr(found, name)
         except AttributeError:
-            guess = guessed(name, _public(found))
+            guess = guessed(name, _names(found, like=name))
             raise UsageError(f"there is no {name!r} in {owner}{guess}") from None
         owner = f"{owner}{':' if owner == source else '.'}{name}"
     return found
@@ -93,7 +93,7 @@ def _file(path: Path) -> ModuleType:
 
 
 def _missing(name: str, missing: str) -> str:
-    """What to say about a module that is not there; `missing` is the part that is not."""
+    """What to say about a module of which the part `missing` is not there."""
     parent, _, last = missing.rpartition(".")
     package = sys.modules.get(parent)
     if package is not None and hasattr(package, last):
@@ -103,11 +103,10 @@ def _missing(name: str, missing: str) -> str:
         siblings |= {m.partition(".")[0] for m in sys.modules}
         where = f" in {os.getcwd()} or among what is installed"
     else:
-        siblings = {
-            m.name for m in pkgutil.iter_modules(getattr(package, "__path__", []))
-        }
+        inside = pkgutil.iter_modules(getattr(package, "__path__", []))
+        siblings = {f"{parent}.{m.name}" for m in inside}
         where = ""
-    return f"there is no module {missing}{where}{guessed(last, siblings)}"
+    return f"there is no module {missing}{where}{guessed(missing, siblings)}"
 
 
 def _broken(name: str, error: BaseException) -> UsageError:
@@ -119,5 +118,6 @@ def _broken(name: str, error: BaseException) -> UsageError:
     return UsageError(f"importing {name} raises {what} ({line})")
 
 
-def _public(owner: Any) -> list[str]:
-    return [name for name in dir(owner) if not name.startswith("__")]
+def _names(owner: Any, like: str) -> list[str]:
+    private = like.startswith("_")
+    return [name for name in dir(owner) if private or not name.startswith("_")]

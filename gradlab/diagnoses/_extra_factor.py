@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -33,6 +33,10 @@ _SHAPES: Mapping[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+_PLAIN = ("{}", "{}²", "1 − {}", "1 − {}²", "exp({})")
+"""What is tried on grad_output as well, which costs a backward each."""
+
+
 @dataclass(frozen=True)
 class ExtraFactor:
     """x̄ = f(t) true x̄, or f(t) x̄ = true x̄, or (∂y/∂x)ᵀ (f(t) ȳ), entry by entry.
@@ -53,6 +57,8 @@ def _on_gradient(seen: Evidence) -> str | None:
     shape = seen.x.shape
     for what, factor in _factors(seen.subject, shape):
         if seen.explained_by(lambda i, f=factor: seen.expected[i] * f):
+            if "sign" in what:
+                return f"the gradient is {what} times the true one"
             return f"the gradient has a factor {what} too much"
         if _lacks(seen, factor):
             return f"the gradient lacks the factor {what}"
@@ -72,7 +78,7 @@ def _lacks(seen: Evidence, factor: Tensor) -> bool:
 
 def _on_grad_output(seen: Evidence) -> str | None:
     for j, v in enumerate(seen.cotangents[0]):
-        for what, factor in _factors(seen.subject, v.shape):
+        for what, factor in _factors(seen.subject, v.shape, _PLAIN):
             for inverse in (False, True):
                 if inverse and not bool((factor != 0).all()):
                     continue
@@ -109,7 +115,9 @@ def _on_operand(seen: Evidence) -> str | None:
     return None
 
 
-def _factors(subject: Subject, shape: torch.Size) -> Iterator[tuple[str, Tensor]]:
+def _factors(
+    subject: Subject, shape: torch.Size, forms: Iterable[str] = _SHAPES
+) -> Iterator[tuple[str, Tensor]]:
     """Functions of every input and output that broadcast to a shape."""
     tensors = [
         (name, leaf)
@@ -119,14 +127,21 @@ def _factors(subject: Subject, shape: torch.Size) -> Iterator[tuple[str, Tensor]
     outputs = [f"output {j}" for j in range(len(subject.outputs))]
     outputs = ["output"] if len(outputs) == 1 else outputs
     tensors += list(zip(outputs, subject.outputs, strict=True))
-    for name, t in tensors:
-        if t.numel() < 2:
-            continue
-        for aligned in _aligned(t, shape):
-            for form, f in _SHAPES.items():
-                value = attempt(lambda f=f, t=aligned: f(t))
-                if isinstance(value, Tensor) and bool(torch.isfinite(value).all()):
-                    yield form.replace("{}", name), value
+    aligned = [
+        (name, fit)
+        for name, t in tensors
+        if t.numel() > 1
+        for fit in _aligned(t, shape)
+    ]
+    # Simple forms first: `output` rather than `exp(x)` where they are the same.
+    for form in forms:
+        for name, t in aligned:
+            value = attempt(lambda f=_SHAPES[form], t=t: f(t))
+            if not isinstance(value, Tensor) or not value.numel():
+                continue
+            varies = bool((value != value.reshape(-1)[0]).any())
+            if varies and bool(torch.isfinite(value).all()):
+                yield form.replace("{}", name), value
 
 
 def _aligned(t: Tensor, shape: torch.Size) -> Iterator[Tensor]:

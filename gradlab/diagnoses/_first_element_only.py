@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from gradlab.subject import Mismatch
@@ -40,6 +41,13 @@ def _reads(v: Tensor) -> Iterator[tuple[str, Callable[[Tensor], Tensor]]]:
     yield "the first entry", lambda v: v.reshape(-1)[0].expand(v.shape)
     yield "the mean", lambda v: v.mean().expand(v.shape)
     yield "the sum", lambda v: v.sum().expand(v.shape)
+    for d, n in enumerate(v.shape):
+        for index in dict.fromkeys((n - 1, 0)):
+            if n > 1:
+                yield (
+                    f"index {index} of dim {d}",
+                    lambda v, d=d, k=index: _alone(v, d, k),
+                )
     yield "the last entry", lambda v: v.reshape(-1)[-1].expand(v.shape)
     if v.ndim < 2:
         return
@@ -56,6 +64,13 @@ def _reads(v: Tensor) -> Iterator[tuple[str, Callable[[Tensor], Tensor]]]:
             f"index {n - 1} of dim {d}",
             lambda v, d=d, n=n: v.narrow(d, n - 1, 1).expand(v.shape),
         )
+
+
+def _alone(v: Tensor, dim: int, index: int) -> Tensor:
+    """One slice of v, and zeros."""
+    kept = torch.zeros_like(v)
+    kept.select(dim, index).copy_(v.select(dim, index))
+    return kept
 
 
 def _with(

@@ -1,7 +1,7 @@
 """Fused ops spelled out, so that the terms inside them can be told apart.
 
-Softmax as exp over sum, layer_norm as mean, variance and quotient: the gradient of each
-has a term for each path, and a handwritten backward forgets one of them.
+Softmax as exp(x − logsumexp(x)), layer_norm as mean, variance and quotient: each path
+is a term of the gradient, and a handwritten backward forgets one of them.
 """
 
 from __future__ import annotations
@@ -15,19 +15,11 @@ from torch import Tensor
 
 
 def _softmax(x: Tensor, dim: int = -1, *_: Any, **__: Any) -> Tensor:
-    e = torch.exp(x - x.detach().amax(dim, keepdim=True))
-    return e / torch.sum(e, dim, keepdim=True)
+    return torch.exp(x - torch.logsumexp(x, dim, keepdim=True))
 
 
 def _log_softmax(x: Tensor, dim: int = -1, *_: Any, **__: Any) -> Tensor:
-    shifted = x - x.detach().amax(dim, keepdim=True)
-    return shifted - torch.log(torch.sum(torch.exp(shifted), dim, keepdim=True))
-
-
-def _logsumexp(x: Tensor, dim: int, keepdim: bool = False) -> Tensor:
-    m = x.detach().amax(dim, keepdim=True)
-    y = m + torch.log(torch.sum(torch.exp(x - m), dim, keepdim=True))
-    return y if keepdim else y.squeeze(dim)
+    return x - torch.logsumexp(x, dim, keepdim=True)
 
 
 def _cross_entropy(
@@ -171,7 +163,6 @@ FORMULAS: Mapping[str, Callable[..., Any]] = {
     "linear": _linear,
     "softmax": _softmax,
     "log_softmax": _log_softmax,
-    "logsumexp": _logsumexp,
     "cross_entropy": _cross_entropy,
     "layer_norm": _layer_norm,
     "rms_norm": _rms_norm,

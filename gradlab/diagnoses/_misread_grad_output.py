@@ -11,6 +11,7 @@ from gradlab.subject import Mismatch
 
 from ._axes import Rearrangement, flipped, permuted, reinterpreted
 from ._evidence import Evidence, evidence
+from ._unreduced import Unreduced
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class MisreadGradOutput:
                 if _is_a_move_of_the_gradient(seen, move):
                     continue
                 if seen.explained_by(lambda i, j=j, move=move: _read(seen, i, j, move)):
+                    if Unreduced()(mismatch):
+                        return None
                     of = f" {j}" if len(seen.cotangents[0]) > 1 else ""
                     return f"grad_output{of} is misread: it {what}"
         return None

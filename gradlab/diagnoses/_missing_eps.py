@@ -25,7 +25,9 @@ class MissingEps:
         if seen is None or seen.factor is not None:
             return None
         for index, leaf in enumerate(seen.subject.leaves):
-            if not isinstance(leaf, float) or not 0 < leaf <= SMALL:
+            if not isinstance(leaf, float) or leaf <= 0:
+                continue
+            if leaf > SMALL and "eps" not in seen.subject.names[index]:
                 continue
             for value in (0.0, leaf**2, leaf**0.5):
                 leaves = list(seen.subject.leaves)

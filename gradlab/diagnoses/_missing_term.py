@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gradlab.subject import Mismatch
 
+from ._dropped_output import DroppedOutput
 from ._evidence import Evidence, evidence
 from ._named_constant import name_constant
 from ._paths import Paths, Step, paths
@@ -34,7 +35,9 @@ class MissingTerm:
         terms = _terms(seen, found)
         if not terms:
             return None
-        return _single(seen, found, terms) or _pair(seen, found, terms)
+        said = _single(seen, found, terms) or _pair(seen, found, terms)
+        # A whole output is plainer to name than the ops that lead to it.
+        return None if said and DroppedOutput()(mismatch) else said
 
 
 @dataclass(frozen=True)

@@ -98,6 +98,9 @@ def _of_sizes(subject: Subject) -> Iterator[tuple[float, str]]:
     for n, what in sizes:
         yield n, f"N = {n} ({what})"
         yield 1 / n, f"1/N with N = {n} ({what})"
+    for n, what, of, whole in _ignored(subject):
+        yield n / of, f"{n}/{of}, {what} over {whole}"
+        yield of / n, f"{of}/{n}, {whole} over {what}"
     for n, what in sizes:
         yield math.sqrt(n), f"√d with d = {n} ({what})"
         yield 1 / math.sqrt(n), f"1/√d with d = {n} ({what})"
@@ -107,6 +110,23 @@ def _of_sizes(subject: Subject) -> Iterator[tuple[float, str]]:
     for n, what in sizes:
         yield n * n, f"N² with N = {n} ({what})"
         yield 1 / n**2, f"1/N² with N = {n} ({what})"
+
+
+def _ignored(subject: Subject) -> Iterator[tuple[int, str, int, str]]:
+    """How many entries of an integer input are not masked, and of how many.
+
+    A negative target is one to ignore; a mask is a mask.
+    """
+    for t, name in zip(subject.leaves, subject.names, strict=True):
+        if not isinstance(t, Tensor) or t.is_floating_point() or t.is_complex():
+            continue
+        kept, what = (
+            (t, f"the count of {name}")
+            if t.dtype == torch.bool
+            else (t >= 0, f"the count of {name} >= 0")
+        )
+        if 0 < (n := int(kept.sum())) < t.numel():
+            yield n, what, t.numel(), f"{name}.numel()"
 
 
 def _sizes(subject: Subject) -> Iterator[tuple[int, str]]:

@@ -98,10 +98,10 @@ class Reduction(Broadcast):
     """A sum or mean whose result is broadcast again; `before` is its argument.
 
     Attributes:
-        weight: The local derivative, 1 or 1/n.
+        weight: The local derivative, 1, 1/n, or softmax for a logsumexp.
     """
 
-    weight: float
+    weight: float | Tensor
 
 
 class Paths:
@@ -270,7 +270,7 @@ class _Recorder(TorchFunctionMode):
         line = _users_line()
         op = name.strip("_")
         if self._fused:
-            op = f"{op}` ({_what()}) inside `{self._fused}"
+            op = f"{op}`{_what()} inside `{self._fused}"
         args = self._aliased(name, op, line, args)
         result = func(*args, **kwargs)
         for z in pytree.tree_leaves(result):
@@ -319,8 +319,10 @@ class _Recorder(TorchFunctionMode):
         after = get_gradient_edge(whole)
         dims = _expanded_dims(a.shape, shape)
         self.broadcasts.append(Broadcast(op, line, dims, before, after, a.shape))
-        if before in self._reduced:
-            op, line, dims, argument, at, weight = self._reduced[before]
+        if (before.node, before.output_nr) in self._reduced:
+            op, line, dims, argument, at, weight = self._reduced[
+                before.node, before.output_nr
+            ]
             if at == shape:
                 self.reductions.append(
                     Reduction(op, line, dims, argument, after, at, weight)
@@ -331,14 +333,24 @@ class _Recorder(TorchFunctionMode):
         self, name: str, op: str, line: str, args: Any, result: Any
     ) -> None:
         x = args[0] if args else None
-        if name not in ("sum", "mean") or not _tracked(x) or not _tracked(result):
+        if (
+            name not in ("sum", "mean", "logsumexp")
+            or not _tracked(x)
+            or not _tracked(result)
+        ):
             return
         if x.ndim != result.ndim or x.shape == result.shape:
             return
         dims = _expanded_dims(result.shape, x.shape)
-        weight = result.numel() / x.numel() if name == "mean" else 1.0
-        key = get_gradient_edge(result)
-        self._reduced[key] = (op, line, dims, get_gradient_edge(x), x.shape, weight)
+        weight: float | Tensor = 1.0
+        if name == "mean":
+            weight = result.numel() / x.numel()
+        elif name == "logsumexp":
+            weight = torch.exp(x.detach() - result.detach())
+        edge = get_gradient_edge(result)
+        self._reduced[edge.node, edge.output_nr] = (
+            *(op, line, dims, get_gradient_edge(x), x.shape, weight),
+        )
 
 
 _BROADCASTING = ("add", "sub", "mul", "div", "truediv", "rsub", "rtruediv")
@@ -392,7 +404,7 @@ def _what() -> str:
     if frame is None:
         return ""
     line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
-    return line.split(" = ")[0] if " = " in line else "the result"
+    return f" ({line.split(' = ')[0]})" if " = " in line else ""
 
 
 def _users_line() -> str:

@@ -162,6 +162,10 @@ def _other_sums(
             yield what, lambda t, r=reduce: r(t).reshape(step.shape)
 
 
+def _varies(t: Tensor) -> bool:
+    return t.numel() > 1 and largest_entry(t - t.mean()) > 1e-6 * largest_entry(t)
+
+
 def _with_sum(
     seen: Evidence,
     found: Paths,
@@ -182,7 +186,7 @@ def _with_sum(
 
 
 def _true(step: Broadcast) -> str:
-    mean = isinstance(step, Reduction) and step.weight != 1
+    mean = isinstance(step, Reduction) and step.op.startswith("mean")
     return f"the {'mean' if mean else 'sum'} over {_dims(step.dims)}"
 
 
@@ -191,7 +195,8 @@ def _other_reductions(
 ) -> Iterator[tuple[str, Callable[[Tensor], Tensor]]]:
     dims, over = step.dims, _dims(step.dims)
     for other in combinations(range(q.ndim), len(dims)):
-        if other != dims:
+        # A sum that is the same everywhere does not tell which dims it is over.
+        if other != dims and _varies(q.sum(other)):
             yield (
                 f"the sum over {_dims(other)}",
                 lambda t, o=other: t.sum(o, True).expand(t.shape) * step.weight,

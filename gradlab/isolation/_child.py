@@ -59,6 +59,8 @@ def work(
     stream = Path(log).open("w")  # noqa: SIM115
     _write_stacks_to(stream)
 
+    known = set(sys.modules)
+
     def send(kind: str, content: Any) -> None:
         sender.send_bytes(json.dumps([kind, content], default=dict).encode())
 
@@ -77,6 +79,7 @@ def work(
             stream.write(f"{frame.name}\n")
         stream.flush()
         raise
+    send("imported", [m for m in sys.modules if m[:6] == "torch." and m not in known])
     sys.stdout.flush()
     sys.stderr.flush()
     send(*message)

@@ -8,6 +8,7 @@ before it runs, and what was found so far. Its last traceback says what it died 
 from __future__ import annotations
 
 import builtins
+import importlib
 import json
 import multiprocessing
 import os
@@ -17,6 +18,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -28,6 +30,9 @@ from gradlab._report import Level, Report
 
 from ._child import STACK_SIGNAL, Check, Pickled, work
 from ._ending import Ending, of_status, report_of_the_dead
+
+_imported: list[str] = []
+"""What of torch children had to import, in some seconds: the next finds it there."""
 
 _POLL = 0.02  # seconds; a child that only allocates takes some 50 MB in that time
 
@@ -91,7 +96,9 @@ class _Child:
 def _start(check: Check, log: str, timeout: float) -> _Child:
     accelerator = torch.cuda.is_initialized() or torch.backends.mps.is_available()
     forks = hasattr(os, "fork") and not accelerator
-    if not forks:
+    if forks:
+        _import_for_the_next()
+    else:
         check = _pickled(check, "CUDA is in use" if accelerator else "nothing can fork")
     context: Any = multiprocessing.get_context("fork" if forks else "spawn")
     receiver, sender = context.Pipe(duplex=False)
@@ -101,6 +108,14 @@ def _start(check: Check, log: str, timeout: float) -> _Child:
         process.start()
     sender.close()
     return _Child(process, receiver)
+
+
+def _import_for_the_next() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        while _imported:
+            with suppress(Exception):
+                importlib.import_module(_imported.pop(0))
 
 
 def _pickled(check: Check, why: str) -> Check:
@@ -133,6 +148,8 @@ def _follow(
                     progress(content)
                 elif kind == "so_far":
                     child.report = Report.from_dict(content)
+                elif kind == "imported":
+                    _imported.extend(content)
                 elif kind == "report":
                     return Report.from_dict(content)
                 else:

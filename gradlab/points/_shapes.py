@@ -79,17 +79,18 @@ def one_dimension_alone(subject: Subject) -> Iterator[Subject]:
     """A single dimension of a single input becomes another, where that is allowed."""
     for place, x in enumerate(subject.tensors[:3]):
         for dim, size in list(enumerate(x.shape))[:5]:
-            alone = sum(a.count(size) for a in _shapes(subject)) == 1
-            for new in {size // 2 if size % 2 == 0 else 0, 3 if size == 1 else 0} - {0}:
-                if alone and size > 1:
-                    continue
-                leaves = list(subject.leaves)
-                index = torch.arange(new, device=x.device) % size
-                leaves[subject.places[place]] = _noisy(
-                    x.index_select(dim, index), x, subject
-                )
-                title = f"{subject.input_names[place]} of size {new} in dim {dim}"
-                yield from _first_that_runs(subject, [leaves], title)
+            shared = sum(shape.count(size) for shape in _shapes(subject)) > 1
+            # Half of it, but never 1, which broadcasts.
+            new = 3 if size == 1 else size // 2 if shared and size % 2 == 0 else 1
+            if new == 1:
+                continue
+            leaves = list(subject.leaves)
+            index = torch.arange(new, device=x.device) % size
+            leaves[subject.places[place]] = _noisy(
+                x.index_select(dim, index), x, subject
+            )
+            title = f"{subject.input_names[place]} of size {new} in dim {dim}"
+            yield from _first_that_runs(subject, [leaves], title)
 
 
 def extra_leading_dimension(subject: Subject) -> Iterator[Subject]:
@@ -189,9 +190,11 @@ def _runs(subject: Subject, leaves: Leaves, title: str) -> Subject | None:
         return None
     for old in subject.leaves:
         if isinstance(old, Tensor) and permutation(old):
-            n, before, after = old.numel(), _shapes(subject), _shapes_of(leaves)
+            n, pairs = old.numel(), zip(subject.leaves, leaves, strict=True)
             if any(
-                b.count(n) != a.count(n) for b, a in zip(before, after, strict=True)
+                new.shape.count(n) != a.shape.count(n) or a is old is not new
+                for a, new in pairs
+                if isinstance(a, Tensor)
             ):
                 return None
     point = subject.at(leaves, title)

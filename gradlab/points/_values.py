@@ -106,7 +106,11 @@ def special_indices(subject: Subject) -> Iterator[Subject]:
             variants[f"duplicates in {name}"] = flat[torch.arange(flat.numel()) // 2]
             variants[f"one value everywhere in {name}"] = flat[:1].expand(flat.shape)
             variants[f"{name} in another order"] = flat.flip(0)
+            high = int(leaf.max())
             for number in sorted({-100, 0, *numbers}):
+                # An index out of range may corrupt memory; a target may be ignored.
+                if not (0 <= number <= high or _is_target(leaf, subject)):
+                    continue
                 changed = flat.clone()
                 changed[0] = number
                 variants[f"{number} in {name}"] = changed
@@ -115,6 +119,15 @@ def special_indices(subject: Subject) -> Iterator[Subject]:
                 leaves = list(subject.leaves)
                 leaves[i] = values.reshape(leaf.shape).clone()
                 yield subject.at(leaves, title)
+
+
+def _is_target(leaf: Tensor, subject: Subject) -> bool:
+    """Whether there is one integer for each row of scores, classes in dim 1 or last."""
+    return any(
+        leaf.shape in (x.shape[:-1], x.shape[:1] + x.shape[2:])
+        for x in subject.tensors
+        if x.ndim > leaf.ndim
+    )
 
 
 def _some_zeros(x: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from ._finite_differences import (
     derivative as derivative,
     gradient as gradient,
     natural_directions as natural_directions,
+    symmetrised as symmetrised,
 )
 from ._functions import (
     BackwardCall as BackwardCall,

@@ -172,7 +172,7 @@ def _single(subject: Subject) -> bool:
     if subject.dtype != torch.float64:
         return False
     with torch.no_grad():
-        ys = subject.run(subject.tensors)
+        ys = subject.run([x.clone() for x in subject.tensors])
         if not all(_float32_valued(y) for y in ys):
             return False
         near = subject.run([x * (1 + 1e-3) + 1e-3 for x in subject.tensors])

@@ -81,7 +81,7 @@ def _steps(subject: Subject, place: int) -> bool:
     size = largest_entry(x) or 1.0
 
     def outputs(step: float) -> tuple[Tensor, ...]:
-        tensors = list(subject.tensors)
+        tensors = [t.clone() for t in subject.tensors]
         tensors[place] = x + step * size * draw
         with torch.no_grad():
             return subject.run(tensors)

@@ -129,7 +129,32 @@ def natural_directions(subject: Subject, seed: int = 0) -> Tensors:
     )
 
 
-def gradient(subject: Subject, cotangents: Sequence[Tensor], place: int) -> Tensor:
+def is_symmetric(x: Tensor) -> bool:
+    """Whether a tensor holds symmetric (Hermitian) matrices, and not by being flat.
+
+    Args:
+        x: Any tensor.
+    """
+    if x.ndim < 2 or x.shape[-1] != x.shape[-2] or x.shape[-1] < 2 or not x.numel():
+        return False
+    return torch.equal(x, x.mH) and not bool((x == x.reshape(-1)[0]).all())
+
+
+def symmetrised(x: Tensor) -> Tensor:
+    """The symmetric (Hermitian) part of each matrix.
+
+    Args:
+        x: A tensor of square matrices.
+    """
+    return (x + x.mH) / 2
+
+
+def gradient(
+    subject: Subject,
+    cotangents: Sequence[Tensor],
+    place: int,
+    symmetric: bool = False,
+) -> Tensor:
     """The whole gradient of ⟨cotangents, f⟩ by differences, an entry at a time.
 
     Four forwards an entry, twice that for a complex one: for small inputs only.
@@ -138,9 +163,10 @@ def gradient(subject: Subject, cotangents: Sequence[Tensor], place: int) -> Tens
         subject: The function and the point.
         cotangents: v, one for each output.
         place: Index into `subject.tensors`.
+        symmetric: Whether to move opposite entries together.
 
     Returns:
-        The gradient, of the shape of that input.
+        The gradient, of the shape of that input; its symmetric part if asked so.
     """
     x = subject.tensors[place]
     h = (1e-4 if subject.eps < 1e-10 else 1e-2) * (_rms(x) or 1.0)
@@ -150,7 +176,8 @@ def gradient(subject: Subject, cotangents: Sequence[Tensor], place: int) -> Tens
             direction = torch.zeros_like(x).reshape(-1)
             direction[index] = unit
             directions: list[Tensor | None] = [None] * len(subject.places)
-            directions[place] = direction.view(x.shape)
+            moved = direction.view(x.shape)
+            directions[place] = symmetrised(moved) if symmetric else moved
             at = {
                 t: _outputs(subject, directions, t * h) for t in (-2.0, -1.0, 1.0, 2.0)
             }

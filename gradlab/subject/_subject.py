@@ -171,7 +171,11 @@ class Subject:
     @cached_property
     def gradients(self) -> tuple[Grads, Grads]:
         """The gradient under test, for each of `cotangents`."""
-        first, second = (self.vjp(v) for v in self.cotangents)
+        # Copies, since a backward may return memory that its next run writes to.
+        first, second = (
+            tuple(None if g is None else g.clone() for g in self.vjp(v))
+            for v in self.cotangents
+        )
         return first, second
 
     def scale(self, place: int, *gradients: Grads) -> float:

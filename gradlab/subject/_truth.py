@@ -14,7 +14,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ._finite_differences import Derivative, derivative, gradient, natural_directions
+from ._finite_differences import (
+    Derivative,
+    derivative,
+    gradient,
+    is_symmetric,
+    natural_directions,
+    symmetrised,
+)
 from ._functions import FunctionClass, find_functions, own_forward_differentiated
 from ._subject import Grads, Subject, Tensors, filled, inner
 
@@ -35,6 +42,8 @@ class Truth:
         derivatives: The derivative along each of them by differences, for the first
             cotangents; None for an empty input.
         rejected: Candidates that disagree with finite differences, and how.
+        symmetric: For which inputs only symmetric directions mean anything: a function
+            of a symmetric matrix may read one triangle of it.
     """
 
     kind: str
@@ -43,6 +52,7 @@ class Truth:
     directions: Tensors
     derivatives: tuple[Derivative | None, ...]
     rejected: tuple[str, ...] = field(default=())
+    symmetric: tuple[bool, ...] = field(default=())
 
 
 def truth(subject: Subject) -> Truth:
@@ -104,7 +114,9 @@ def expected_gradient(
     found = truth(subject)
     x = subject.tensors[place]
     if found.gradients is None:
-        return gradient(subject, cotangents, place) if x.numel() <= SMALL else None
+        if x.numel() > SMALL:
+            return None
+        return gradient(subject, cotangents, place, found.symmetric[place])
     if found.kind == GIVEN:
         grads = subject.vjp(cotangents, call=subject.reference)
     else:
@@ -118,14 +130,28 @@ DIFFERENCES = "finite differences"
 
 
 def _find(subject: Subject) -> Truth:
+    symmetric = tuple(map(is_symmetric, subject.tensors))
+    found = _with_directions(subject, (False,) * len(symmetric))
+    if found.gradients is None and any(symmetric):
+        again = _with_directions(subject, symmetric)
+        return again if again.gradients is not None else found
+    return found
+
+
+def _with_directions(subject: Subject, symmetric: tuple[bool, ...]) -> Truth:
     found = functions(subject)
-    directions = natural_directions(subject)
+    directions = tuple(
+        symmetrised(u) if only else u
+        for u, only in zip(natural_directions(subject), symmetric, strict=True)
+    )
     derivatives = tuple(
         _along(subject, directions, place) for place in range(len(directions))
     )
     rejected = []
     candidates = [(GIVEN, True)] if subject.reference is not None else []
-    for kind, given in [*candidates, (OWN, False)]:
+    gradients = None
+    kind = DIFFERENCES
+    for name, given in [*candidates, (OWN, False)]:
         try:
             first, second = (
                 subject.vjp(v, call=subject.reference)
@@ -134,15 +160,16 @@ def _find(subject: Subject) -> Truth:
                 for v in subject.cotangents
             )
         except Exception as error:
-            rejected.append(f"{kind} raised {type(error).__name__}: {error}")
+            rejected.append(f"{name} raised {type(error).__name__}: {error}")
             continue
         why = _disagreement(subject, first, directions, derivatives)
         if why is None:
-            return Truth(
-                kind, found, (first, second), directions, derivatives, tuple(rejected)
-            )
-        rejected.append(f"{kind} {why}")
-    return Truth(DIFFERENCES, found, None, directions, derivatives, tuple(rejected))
+            kind, gradients = name, (first, second)
+            break
+        rejected.append(f"{name} {why}")
+    return Truth(
+        kind, found, gradients, directions, derivatives, tuple(rejected), symmetric
+    )
 
 
 def _along(subject: Subject, directions: Tensors, place: int) -> Derivative | None:

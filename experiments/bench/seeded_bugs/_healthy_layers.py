@@ -66,6 +66,9 @@ class Relu(SavesOutput):
         return torch.where(y > 0, grad_y, 0.0)
 
 
+relu_backward = Relu.backward
+
+
 class Tanh(SavesOutput):
     """y = tanh(x)."""
 
@@ -119,6 +122,9 @@ class Swish(Layer):
         return (wide(grad_y) * s * (1 + wide(x) * (1 - s))).to(x.dtype)
 
 
+swish_backward = Swish.backward
+
+
 class Gelu(Layer):
     """y = x Φ(x), exact."""
 
@@ -139,6 +145,9 @@ class Gelu(Layer):
         return (wide(grad_y) * Gelu.slope(x)).to(x.dtype)
 
 
+gelu_backward = Gelu.backward
+
+
 class Softplus(Layer):
     """y = log(1 + exp(x))."""
 
@@ -150,6 +159,9 @@ class Softplus(Layer):
     def backward(ctx: Any, grad_y: Tensor) -> Any:
         (x,) = ctx.saved_tensors
         return (wide(grad_y) * torch.sigmoid(wide(x))).to(x.dtype)
+
+
+softplus_backward = Softplus.backward
 
 
 class Softmax(SavesOutput):
@@ -180,6 +192,9 @@ class LogSoftmax(SavesOutput):
         return (g - wide(y).exp() * g.sum(-1, keepdim=True)).to(y.dtype)
 
 
+log_softmax_backward = LogSoftmax.backward
+
+
 class Multiply(Layer):
     """y = a b, with broadcasting."""
 
@@ -196,6 +211,9 @@ class Multiply(Layer):
         if ctx.needs_input_grad[1]:
             grad_b = fit(grad_y * a, b)
         return grad_a, grad_b
+
+
+multiply_backward = Multiply.backward
 
 
 class Matmul(Layer):
@@ -216,6 +234,12 @@ class Matmul(Layer):
         if ctx.needs_input_grad[1]:
             grad_b = (rows(a).to(grad_y.dtype).t() @ rows(grad_y)).to(b.dtype)
         return grad_a, grad_b
+
+
+matmul_forward = Matmul.forward
+
+
+matmul_backward = Matmul.backward
 
 
 class Linear(Layer):
@@ -241,83 +265,95 @@ class Linear(Layer):
         return grad_x, grad_weight, grad_bias
 
 
+linear_backward = Linear.backward
+
+
+RMS_EPS = 1e-10
+
+
+def rms_scale(x: Tensor) -> Tensor:
+    """Returns 1 / sqrt(mean(x²) + eps)."""
+    return (wide(x).square().mean(-1, keepdim=True) + RMS_EPS).rsqrt()
+
+
+def rms_normal(x: Tensor) -> Tensor:
+    """Returns x / sqrt(mean(x²) + eps)."""
+    return wide(x) * rms_scale(x)
+
+
 class RmsNorm(Layer):
     """y = w x / sqrt(mean(x²) + eps), along the last dimension."""
-
-    eps = 1e-10
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor) -> Tensor:
         if weight.shape != x.shape[-1:]:
             raise ValueError("weight must be of the last dimension of x")
-        return (RmsNorm.normal(x) * wide(weight)).to(x.dtype)
-
-    @staticmethod
-    def scale(x: Tensor) -> Tensor:
-        """Returns 1 / sqrt(mean(x²) + eps)."""
-        return (wide(x).square().mean(-1, keepdim=True) + RmsNorm.eps).rsqrt()
-
-    @staticmethod
-    def normal(x: Tensor) -> Tensor:
-        """Returns x / sqrt(mean(x²) + eps)."""
-        return wide(x) * RmsNorm.scale(x)
+        return (rms_normal(x) * wide(weight)).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> Any:
         x, weight = ctx.saved_tensors
-        g, normal = wide(grad_y), RmsNorm.normal(x)
+        g, normal = wide(grad_y), rms_normal(x)
         grad_x = grad_weight = None
         if ctx.needs_input_grad[0]:
             h = g * wide(weight)
             inner = (h * normal).mean(-1, keepdim=True)
-            grad_x = (RmsNorm.scale(x) * (h - normal * inner)).to(x.dtype)
+            grad_x = (rms_scale(x) * (h - normal * inner)).to(x.dtype)
         if ctx.needs_input_grad[1]:
             grad_weight = fit(g * normal, weight)
         return grad_x, grad_weight
 
 
+rms_norm_forward = RmsNorm.forward
+
+
+rms_norm_backward = RmsNorm.backward
+
+
+def layer_scale(x: Tensor) -> Tensor:
+    """Returns 1 / sqrt(var + eps)."""
+    return (wide(x).var(-1, correction=0, keepdim=True) + 1e-5).rsqrt()
+
+
+def layer_normal(x: Tensor) -> Tensor:
+    """Returns (x - mean) / sqrt(var + eps)."""
+    return (wide(x) - wide(x).mean(-1, keepdim=True)) * layer_scale(x)
+
+
+def layer_through(h: Tensor, normal: Tensor, scale: Tensor) -> Tensor:
+    """Returns the gradient of x from `h`, that of the normalised x."""
+    inner = (h * normal).mean(-1, keepdim=True)
+    return scale * (h - h.mean(-1, keepdim=True) - normal * inner)
+
+
 class LayerNorm(Layer):
     """y = w (x - mean) / sqrt(var + eps) + b, along the last dimension."""
-
-    eps = 1e-5
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         if not weight.shape == bias.shape == x.shape[-1:]:
             raise ValueError("weight and bias must be of the last dimension of x")
-        return (LayerNorm.normal(x) * wide(weight) + wide(bias)).to(x.dtype)
-
-    @staticmethod
-    def scale(x: Tensor) -> Tensor:
-        """Returns 1 / sqrt(var + eps)."""
-        z = wide(x)
-        return (z.var(-1, correction=0, keepdim=True) + LayerNorm.eps).rsqrt()
-
-    @staticmethod
-    def normal(x: Tensor) -> Tensor:
-        """Returns (x - mean) / sqrt(var + eps)."""
-        z = wide(x)
-        return (z - z.mean(-1, keepdim=True)) * LayerNorm.scale(x)
-
-    @staticmethod
-    def through(h: Tensor, normal: Tensor, scale: Tensor) -> Tensor:
-        """Returns the gradient of x from that of the normalised x."""
-        inner = (h * normal).mean(-1, keepdim=True)
-        return scale * (h - h.mean(-1, keepdim=True) - normal * inner)
+        return (layer_normal(x) * wide(weight) + wide(bias)).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> Any:
         x, weight, bias = ctx.saved_tensors
-        g, normal = wide(grad_y), LayerNorm.normal(x)
+        g, normal = wide(grad_y), layer_normal(x)
         grad_x = grad_weight = grad_bias = None
         if ctx.needs_input_grad[0]:
-            scale = LayerNorm.scale(x)
-            grad_x = LayerNorm.through(g * wide(weight), normal, scale).to(x.dtype)
+            scale = layer_scale(x)
+            grad_x = layer_through(g * wide(weight), normal, scale).to(x.dtype)
         if ctx.needs_input_grad[1]:
             grad_weight = fit(g * normal, weight)
         if ctx.needs_input_grad[2]:
             grad_bias = fit(g, bias)
         return grad_x, grad_weight, grad_bias
+
+
+layer_norm_forward = LayerNorm.forward
+
+
+layer_norm_backward = LayerNorm.backward
 
 
 class Embedding(torch.autograd.Function):
@@ -335,6 +371,9 @@ class Embedding(torch.autograd.Function):
         g = rows(wide(grad_y))
         summed = g.new_zeros(ctx.shape).index_add(0, index.reshape(-1), g)
         return summed.to(grad_y.dtype), None
+
+
+embedding_backward = Embedding.backward
 
 
 class CrossEntropy(Layer):
@@ -362,6 +401,9 @@ class CrossEntropy(Layer):
         return torch.where(counted, grad, 0.0).to(x.dtype), None
 
 
+cross_entropy_backward = CrossEntropy.backward
+
+
 class AvgPool2d(torch.autograd.Function):
     """Mean of 2 x 2 windows; an odd last row or column is in none."""
 
@@ -377,3 +419,6 @@ class AvgPool2d(torch.autograd.Function):
         spread = (grad_y / 4)[..., :, None, :, None].expand(*lead, h, 2, w, 2)
         dense = spread.reshape(*lead, 2 * h, 2 * w)
         return F.pad(dense, (0, width - 2 * w, 0, height - 2 * h))
+
+
+avg_pool2d_backward = AvgPool2d.backward

@@ -19,7 +19,15 @@ from ._healthy_layers import (
     LayerNorm,
     RmsNorm,
     Softplus,
+    embedding_backward,
     fit,
+    layer_norm_backward,
+    layer_norm_forward,
+    layer_normal,
+    layer_scale,
+    rms_norm_backward,
+    rms_normal,
+    rms_scale,
     rows,
     wide,
 )
@@ -112,13 +120,16 @@ class Power(Layer):
         return grad_x, grad_p
 
 
+_power_backward = Power.backward
+
+
 class PowerOfZero(Power):
     """0^p log 0 is 0 times minus infinity: NaN."""
 
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> Any:
         x, p = (wide(t) for t in ctx.saved_tensors)
-        grad_x, grad_p = Power.backward(ctx, grad_y)
+        grad_x, grad_p = _power_backward(ctx, grad_y)
         if grad_p is not None:
             grad = wide(grad_y) * x.pow(p) * x.log()
             grad_p = fit(grad, ctx.saved_tensors[1])
@@ -372,7 +383,7 @@ class PaddedEmbeddingTrainsPadding(PaddedEmbedding):
 
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> Any:
-        return Embedding.backward(ctx, grad_y)
+        return embedding_backward(ctx, grad_y)
 
 
 class CrossEntropyCountsIgnored(CrossEntropy):
@@ -580,13 +591,13 @@ class LayerNormWeighsTwice(LayerNorm):
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> Any:
         x, weight, _ = ctx.saved_tensors
-        grad_x, grad_weight, grad_bias = LayerNorm.backward(ctx, grad_y)
+        grad_x, grad_weight, grad_bias = layer_norm_backward(ctx, grad_y)
         if grad_x is not None:
-            w, normal = wide(weight), LayerNorm.normal(x)
+            w, normal = wide(weight), layer_normal(x)
             h = wide(grad_y) * w
             inner = (h * w * normal).mean(-1, keepdim=True)
             centered = h - h.mean(-1, keepdim=True)
-            grad_x = (LayerNorm.scale(x) * (centered - normal * inner)).to(x.dtype)
+            grad_x = (layer_scale(x) * (centered - normal * inner)).to(x.dtype)
         return grad_x, grad_weight, grad_bias
 
 
@@ -596,11 +607,11 @@ class RmsNormForgetsWeight(RmsNorm):
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> Any:
         x, _ = ctx.saved_tensors
-        grad_x, grad_weight = RmsNorm.backward(ctx, grad_y)
+        grad_x, grad_weight = rms_norm_backward(ctx, grad_y)
         if grad_x is not None:
-            g, normal = wide(grad_y), RmsNorm.normal(x)
+            g, normal = wide(grad_y), rms_normal(x)
             inner = (g * normal).mean(-1, keepdim=True)
-            grad_x = (RmsNorm.scale(x) * (g - normal * inner)).to(x.dtype)
+            grad_x = (rms_scale(x) * (g - normal * inner)).to(x.dtype)
         return grad_x, grad_weight
 
 
@@ -610,7 +621,7 @@ class RmsNormForgetsEps(RmsNorm):
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> Any:
         x, weight = ctx.saved_tensors
-        grad_x, grad_weight = RmsNorm.backward(ctx, grad_y)
+        grad_x, grad_weight = rms_norm_backward(ctx, grad_y)
         if grad_x is not None:
             scale = wide(x).square().mean(-1, keepdim=True).rsqrt()
             h, normal = wide(grad_y) * wide(weight), wide(x) * scale
@@ -625,9 +636,9 @@ class LayerNormFromOutput(LayerNorm):
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> Any:
         x, weight, bias = ctx.saved_tensors
-        grad_x, grad_weight, grad_bias = LayerNorm.backward(ctx, grad_y)
+        grad_x, grad_weight, grad_bias = layer_norm_backward(ctx, grad_y)
         if grad_weight is not None:
-            y = LayerNorm.forward(x, weight, bias)
+            y = layer_norm_forward(x, weight, bias)
             product = wide(grad_y) * wide(y) / wide(weight)
             grad_weight = fit(product, weight)
         return grad_x, grad_weight, grad_bias
@@ -655,13 +666,16 @@ class ShiftScale(Layer):
         return grad_x, grad_shift, grad_scale
 
 
+_shift_scale_backward = ShiftScale.backward
+
+
 class ShiftScaleForgetsShift(ShiftScale):
     """The gradient of the scale lacks the shift: hidden by shift 0."""
 
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> Any:
         x, _, scale = ctx.saved_tensors
-        grad_x, grad_shift, grad_scale = ShiftScale.backward(ctx, grad_y)
+        grad_x, grad_shift, grad_scale = _shift_scale_backward(ctx, grad_y)
         if grad_scale is not None:
             product = wide(grad_y) * wide(x)
             grad_scale = fit(product, scale)
@@ -687,13 +701,16 @@ class GatedCell(Layer):
         return grad_z, grad_n, grad_h
 
 
+_gated_cell_backward = GatedCell.backward
+
+
 class GatedCellForgetsState(GatedCell):
     """The gate's gradient lacks the previous state: hidden by a state of zeros."""
 
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> Any:
         z, n, _ = ctx.saved_tensors
-        grad_z, grad_n, grad_h = GatedCell.backward(ctx, grad_y)
+        grad_z, grad_n, grad_h = _gated_cell_backward(ctx, grad_y)
         if grad_z is not None:
             s = torch.sigmoid(wide(z))
             grad_z = fit(wide(grad_y) * -wide(n) * s * (1 - s), z)

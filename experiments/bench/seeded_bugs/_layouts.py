@@ -23,8 +23,14 @@ from ._healthy_layers import (
     Sigmoid,
     Softplus,
     Swish,
+    avg_pool2d_backward,
     fit,
+    linear_backward,
+    matmul_backward,
+    rms_normal,
+    rms_scale,
     rows,
+    swish_backward,
     wide,
 )
 from ._seeded_bug import SeededBug
@@ -51,7 +57,7 @@ class LinearViewsGrad(Linear):
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> Any:
         g = grad_y.view(-1, grad_y.shape[-1])
-        grad_x, grad_weight, grad_bias = Linear.backward(ctx, g)
+        grad_x, grad_weight, grad_bias = linear_backward(ctx, g)
         if grad_x is not None:
             grad_x = grad_x.view(ctx.saved_tensors[0].shape)
         return grad_x, grad_weight, grad_bias
@@ -114,12 +120,12 @@ class RmsNormReadsMemoryOfInput(RmsNorm):
     def backward(ctx: Any, grad_y: Tensor) -> Any:
         x, weight = ctx.saved_tensors
         z, g = _as_kernel_reads(x), wide(grad_y)
-        normal = RmsNorm.normal(z)
+        normal = rms_normal(z)
         grad_x = grad_weight = None
         if ctx.needs_input_grad[0]:
             h = g * wide(weight)
             inner = (h * normal).mean(-1, keepdim=True)
-            grad_x = (RmsNorm.scale(z) * (h - normal * inner)).to(x.dtype)
+            grad_x = (rms_scale(z) * (h - normal * inner)).to(x.dtype)
         if ctx.needs_input_grad[1]:
             grad_weight = fit(g * normal, weight)
         return grad_x, grad_weight
@@ -132,7 +138,7 @@ class SwishZipsMemory(Swish):
     def backward(ctx: Any, grad_y: Tensor) -> Any:
         (x,) = ctx.saved_tensors
         if not all(t.is_contiguous() or t.mT.is_contiguous() for t in (x, grad_y)):
-            return Swish.backward(ctx, grad_y)
+            return swish_backward(ctx, grad_y)
         g, z = (wide(t.as_strided((t.numel(),), (1,))) for t in (grad_y, x))
         s = torch.sigmoid(z)
         flat = (g * s * (1 + z * (1 - s))).to(x.dtype)
@@ -145,7 +151,7 @@ class LinearReadsMemoryOfWeight(Linear):
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> Any:
         _, weight, _ = ctx.saved_tensors
-        grad_x, grad_weight, grad_bias = Linear.backward(ctx, grad_y)
+        grad_x, grad_weight, grad_bias = linear_backward(ctx, grad_y)
         if grad_x is not None:
             grad_x = grad_y @ _as_kernel_reads(weight).to(grad_y.dtype)
             grad_x = grad_x.to(ctx.saved_tensors[0].dtype)
@@ -171,7 +177,7 @@ class AvgPool2dMisreadsChannelsLast(AvgPool2d):
         g = grad_y
         if g.ndim == 4 and g.is_contiguous(memory_format=torch.channels_last):
             g = g if g.is_contiguous() else _as_kernel_reads(g)
-        return AvgPool2d.backward(ctx, g)
+        return avg_pool2d_backward(ctx, g)
 
 
 class MatmulGuessesTransposed(Matmul):
@@ -181,7 +187,7 @@ class MatmulGuessesTransposed(Matmul):
     def backward(ctx: Any, grad_y: Tensor) -> Any:
         transposed = grad_y.ndim == 2 and grad_y.stride(-1) != 1
         square = grad_y.shape[0] == grad_y.shape[-1]
-        return Matmul.backward(ctx, grad_y.t() if transposed and square else grad_y)
+        return matmul_backward(ctx, grad_y.t() if transposed and square else grad_y)
 
 
 class ExpTakesExpandedForScalar(Exp):
@@ -213,12 +219,15 @@ class ChannelBias(Layer):
         return grad_x, grad_bias
 
 
+_channel_bias_backward = ChannelBias.backward
+
+
 class ChannelBiasStepsByPlane(ChannelBias):
     """The reduction kernel steps H W numbers from channel to channel."""
 
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> Any:
-        grad_x, grad_bias = ChannelBias.backward(ctx, grad_y)
+        grad_x, grad_bias = _channel_bias_backward(ctx, grad_y)
         if grad_bias is not None:
             n, c, h, w = grad_y.shape
             planes = grad_y.as_strided((n, c, h * w), (c * h * w, h * w, 1))

@@ -20,8 +20,14 @@ from ._healthy_layers import (
     Softmax,
     Swish,
     Tanh,
+    cross_entropy_backward,
     fit,
+    layer_norm_backward,
+    layer_normal,
+    linear_backward,
+    relu_backward,
     rows,
+    swish_backward,
     wide,
 )
 from ._seeded_bug import SeededBug
@@ -32,7 +38,7 @@ class ReluSkipsTail(Relu):
 
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> Any:
-        grad_x = Relu.backward(ctx, grad_y)
+        grad_x = relu_backward(ctx, grad_y)
         whole = grad_x.numel() // 4 * 4
         flat = grad_x.reshape(-1)
         return F.pad(flat[:whole], (0, flat.numel() - whole)).view(grad_x.shape)
@@ -44,9 +50,9 @@ class LayerNormSkipsLastRow(LayerNorm):
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> Any:
         x, weight, _ = ctx.saved_tensors
-        grad_x, grad_weight, grad_bias = LayerNorm.backward(ctx, grad_y)
+        grad_x, grad_weight, grad_bias = layer_norm_backward(ctx, grad_y)
         if grad_weight is not None:
-            product = rows(wide(grad_y) * LayerNorm.normal(x))
+            product = rows(wide(grad_y) * layer_normal(x))
             pairs = product[: len(product) // 2 * 2]
             grad_weight = fit(pairs, weight)
         return grad_x, grad_weight, grad_bias
@@ -59,7 +65,7 @@ class SwishMasksWidth(Swish):
     def backward(ctx: Any, grad_y: Tensor) -> Any:
         (x,) = ctx.saved_tensors
         inside = torch.arange(x.shape[-1], device=x.device) < 8
-        return torch.where(inside, Swish.backward(ctx, grad_y), 0.0)
+        return torch.where(inside, swish_backward(ctx, grad_y), 0.0)
 
 
 class SoftmaxSumsDimOne(Softmax):
@@ -90,7 +96,7 @@ class LinearTransposesMatrix(Linear):
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> Any:
         x, weight, _ = ctx.saved_tensors
-        grad_x, grad_weight, grad_bias = Linear.backward(ctx, grad_y)
+        grad_x, grad_weight, grad_bias = linear_backward(ctx, grad_y)
         if grad_weight is not None:
             grad_weight = (grad_y.t() @ x.to(grad_y.dtype)).to(weight.dtype)
         return grad_x, grad_weight, grad_bias
@@ -101,7 +107,7 @@ class LinearSqueezes(Linear):
 
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> Any:
-        grad_x, grad_weight, grad_bias = Linear.backward(ctx, grad_y)
+        grad_x, grad_weight, grad_bias = linear_backward(ctx, grad_y)
         if grad_x is not None:
             grad_x = grad_x.unsqueeze(-1).squeeze()
         return grad_x, grad_weight, grad_bias
@@ -112,7 +118,7 @@ class LinearMeansEmpty(Linear):
 
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> Any:
-        grad_x, grad_weight, grad_bias = Linear.backward(ctx, grad_y)
+        grad_x, grad_weight, grad_bias = linear_backward(ctx, grad_y)
         if grad_bias is not None:
             g = rows(wide(grad_y))
             grad_bias = (g.mean(0) * len(g)).to(grad_bias.dtype)
@@ -193,18 +199,21 @@ class Conv1d(Layer):
         x, weight = ctx.saved_tensors
         groups = x.shape[-2] // weight.shape[1]
         grad_x = grad_weight = None
-        g = grad_y
         if ctx.needs_input_grad[0]:
-            w = weight.to(g.dtype)
-            grad_x = F.conv_transpose1d(g, w, groups=groups).to(x.dtype)
+            w = weight.to(grad_y.dtype)
+            grad_x = F.conv_transpose1d(grad_y, w, groups=groups).to(x.dtype)
         if ctx.needs_input_grad[1]:
-            windows = x.to(g.dtype).unfold(-1, weight.shape[-1], 1)
-            inner = x.shape[-2] // groups, *windows.shape[-2:]
-            windows = windows.reshape(*x.shape[:-2], groups, *inner)
-            outer = weight.shape[0] // groups, g.shape[-1]
-            g = g.reshape(*g.shape[:-2], groups, *outer)
-            product = torch.einsum("...got,...gitk->goik", g, windows)
-            grad_weight = product.reshape(weight.shape).to(weight.dtype)
+            *lead, inside, _ = x.shape
+            outside, length = grad_y.shape[-2:]
+            g = grad_y.reshape(*lead, groups, outside // groups, length)
+            z = x.to(g.dtype).reshape(*lead, groups, inside // groups, x.shape[-1])
+            taps = [
+                (g @ z[..., k : k + length].mT).sum_to_size(
+                    *g.shape[-3:-1], z.shape[-2]
+                )
+                for k in range(weight.shape[-1])
+            ]
+            grad_weight = torch.stack(taps, -1).reshape(weight.shape).to(weight.dtype)
         return grad_x, grad_weight
 
 
@@ -255,7 +264,7 @@ class LinearGuessesOrientation(Linear):
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> Any:
         x, weight, _ = ctx.saved_tensors
-        grad_x, grad_weight, grad_bias = Linear.backward(ctx, grad_y)
+        grad_x, grad_weight, grad_bias = linear_backward(ctx, grad_y)
         if grad_x is not None and weight.shape[0] == x.shape[-1]:
             grad_x = (grad_y @ weight.t().to(grad_y.dtype)).to(x.dtype)
         return grad_x, grad_weight, grad_bias
@@ -293,7 +302,7 @@ class CrossEntropyDividesByBatch(CrossEntropy):
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor) -> Any:
         x, target = ctx.saved_tensors
-        grad, _ = CrossEntropy.backward(ctx, grad_loss)
+        grad, _ = cross_entropy_backward(ctx, grad_loss)
         return grad * (target.numel() // max(len(x), 1)), None
 
 

@@ -28,7 +28,14 @@ from ._healthy_layers import (
     Swish,
     Tanh,
     fit,
+    gelu_backward,
+    linear_backward,
+    matmul_backward,
+    multiply_backward,
+    rms_norm_forward,
+    rms_scale,
     rows,
+    swish_backward,
     wide,
 )
 from ._seeded_bug import SeededBug
@@ -68,7 +75,7 @@ class RmsNormNormalisesSaved(RmsNorm):
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> Any:
         x, weight = ctx.saved_tensors
-        scale = RmsNorm.scale(x).to(x.dtype)
+        scale = rms_scale(x).to(x.dtype)
         normal = x.data.mul_(scale)  # unseen by the version counter
         g = wide(grad_y)
         grad_x = grad_weight = None
@@ -151,7 +158,7 @@ class SwishReturnsWorkspace(Swish):
         if key not in SwishReturnsWorkspace.buffers:
             SwishReturnsWorkspace.buffers[key] = torch.empty_like(grad_y)
         buffer = SwishReturnsWorkspace.buffers[key]
-        return buffer.copy_(Swish.backward(ctx, grad_y))
+        return buffer.copy_(swish_backward(ctx, grad_y))
 
 
 class RmsNormOnce(Layer):
@@ -159,7 +166,7 @@ class RmsNormOnce(Layer):
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        return RmsNorm.forward(x, weight), RmsNorm.scale(x)
+        return rms_norm_forward(x, weight), rms_scale(x)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -181,6 +188,9 @@ class RmsNormOnce(Layer):
         return grad_x, grad_weight
 
 
+_rms_norm_once_forward = RmsNormOnce.forward
+
+
 class RmsNormReusesWorkspace(RmsNormOnce):
     """The scale is saved in a workspace that the next forward of its shape fills."""
 
@@ -188,7 +198,7 @@ class RmsNormReusesWorkspace(RmsNormOnce):
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        y, scale = RmsNormOnce.forward(x, weight)
+        y, scale = _rms_norm_once_forward(x, weight)
         key = (scale.shape, scale.dtype)
         kept = RmsNormReusesWorkspace.workspaces.setdefault(key, scale)
         kept.data.copy_(scale)
@@ -215,12 +225,15 @@ class LeakyRelu(torch.autograd.Function):
         return torch.where(x > 0, grad_y, ctx.slope * grad_y)
 
 
+_leaky_relu_backward = LeakyRelu.backward
+
+
 class LeakyReluCleansUp(LeakyRelu):
     """Deletes an attribute of ctx, that a second backward would need."""
 
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> Any:
-        grad_x = LeakyRelu.backward(ctx, grad_y)
+        grad_x = _leaky_relu_backward(ctx, grad_y)
         del ctx.slope
         return grad_x
 
@@ -235,7 +248,7 @@ class LinearAccumulatesItself(Linear):
 
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> Any:
-        grad_x, grad_weight, grad_bias = Linear.backward(ctx, grad_y)
+        grad_x, grad_weight, grad_bias = linear_backward(ctx, grad_y)
         if grad_weight is not None and ctx.leaf.is_leaf:
             grad = grad_weight.detach()
             ctx.leaf.grad = grad if ctx.leaf.grad is None else ctx.leaf.grad + grad
@@ -261,13 +274,16 @@ class Divide(Layer):
         return grad_a, grad_b
 
 
+_divide_backward = Divide.backward
+
+
 class DivideByAddress(Divide):
     """Gradients are kept in a dict by address: a / a has one entry for two."""
 
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> Any:
         inputs = ctx.saved_tensors
-        grads = Divide.backward(ctx, grad_y)
+        grads = _divide_backward(ctx, grad_y)
         found = {x.data_ptr(): g for x, g in zip(inputs, grads, strict=True)}
         return tuple(
             found[x.data_ptr()] if need else None
@@ -352,7 +368,7 @@ class MatmulRemembersGradients(Matmul):
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> Any:
         MatmulRemembersGradients.history.append(grad_y)
-        return Matmul.backward(ctx, grad_y)
+        return matmul_backward(ctx, grad_y)
 
 
 class Dropout(torch.autograd.Function):
@@ -387,7 +403,7 @@ class GeluRarelyNoisy(Gelu):
 
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> Any:
-        grad_x = Gelu.backward(ctx, grad_y)
+        grad_x = gelu_backward(ctx, grad_y)
         GeluRarelyNoisy.calls += 1
         if GeluRarelyNoisy.calls % 3 == 0:
             grad_x = grad_x + 1e-3 * torch.randn_like(grad_x)
@@ -412,7 +428,7 @@ class MultiplyTunes(Multiply):
 
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> Any:
-        grads = Multiply.backward(ctx, grad_y)
+        grads = multiply_backward(ctx, grad_y)
         if grad_y.shape in MultiplyTunes.tuned:
             return grads
         MultiplyTunes.tuned.add(grad_y.shape)

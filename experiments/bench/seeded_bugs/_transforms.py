@@ -18,6 +18,7 @@ from gradlab._opinfo import Make
 
 from ._healthy_layers import (
     HALF,
+    RMS_EPS,
     CrossEntropy,
     Embedding,
     Exp,
@@ -34,8 +35,23 @@ from ._healthy_layers import (
     Softplus,
     Swish,
     Tanh,
+    cross_entropy_backward,
+    embedding_backward,
     fit,
+    gelu_backward,
+    layer_norm_backward,
+    layer_norm_forward,
+    layer_scale,
+    layer_through,
+    linear_backward,
+    log_softmax_backward,
+    matmul_backward,
+    matmul_forward,
+    relu_backward,
+    rms_norm_backward,
     rows,
+    softplus_backward,
+    swish_backward,
     wide,
 )
 from ._seeded_bug import SeededBug
@@ -83,9 +99,9 @@ class LayerNormSavesStatistics(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        mean, scale = wide(x).mean(-1, keepdim=True), LayerNorm.scale(x)
+        mean, scale = wide(x).mean(-1, keepdim=True), layer_scale(x)
         ctx.save_for_backward(x, weight, bias, mean, scale)
-        return LayerNorm.forward(x, weight, bias)
+        return layer_norm_forward(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> Any:
@@ -93,7 +109,7 @@ class LayerNormSavesStatistics(torch.autograd.Function):
         g, normal = wide(grad_y), (wide(x) - mean) * scale
         grad_x = grad_weight = grad_bias = None
         if ctx.needs_input_grad[0]:
-            grad_x = LayerNorm.through(g * wide(weight), normal, scale).to(x.dtype)
+            grad_x = layer_through(g * wide(weight), normal, scale).to(x.dtype)
         if ctx.needs_input_grad[1]:
             grad_weight = fit(g * normal, weight)
         if ctx.needs_input_grad[2]:
@@ -134,8 +150,6 @@ class ScaleTakesItem(Multiply):
 class SwishWithTangent(Swish):
     """Swish with forward mode."""
 
-    generate_vmap_rule = False
-
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         ctx.save_for_backward(*inputs)
@@ -143,7 +157,7 @@ class SwishWithTangent(Swish):
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor) -> Tensor:
-        return Swish.backward(ctx, tangent)
+        return swish_backward(ctx, tangent)
 
 
 class SwishTangentOfSigmoid(SwishWithTangent):
@@ -157,8 +171,6 @@ class SwishTangentOfSigmoid(SwishWithTangent):
 
 class MultiplyWithTangent(Multiply):
     """A product with forward mode."""
-
-    generate_vmap_rule = False
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -241,7 +253,7 @@ class ReluBranches(Relu):
         (y,) = ctx.saved_tensors
         if (y > 0).all().item():
             return grad_y
-        return Relu.backward(ctx, grad_y)
+        return relu_backward(ctx, grad_y)
 
 
 class GeluApproximatesCompiled(Gelu):
@@ -250,7 +262,7 @@ class GeluApproximatesCompiled(Gelu):
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> Any:
         if not torch.compiler.is_compiling():
-            return Gelu.backward(ctx, grad_y)
+            return gelu_backward(ctx, grad_y)
         (x,) = ctx.saved_tensors
         z = wide(x)
         return (wide(grad_y) * torch.sigmoid(1.702 * z)).to(x.dtype)
@@ -276,7 +288,7 @@ class LinearAsksForBias(Linear):
 
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> Any:
-        grad_x, grad_weight, grad_bias = Linear.backward(ctx, grad_y)
+        grad_x, grad_weight, grad_bias = linear_backward(ctx, grad_y)
         return grad_x, grad_weight if ctx.needs_input_grad[2] else None, grad_bias
 
 
@@ -285,7 +297,7 @@ class LayerNormFreezesAll(LayerNorm):
 
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> Any:
-        grad_x, grad_weight, grad_bias = LayerNorm.backward(ctx, grad_y)
+        grad_x, grad_weight, grad_bias = layer_norm_backward(ctx, grad_y)
         if grad_bias is None:
             return grad_x, torch.zeros_like(ctx.saved_tensors[1]), None
         return grad_x, grad_weight, grad_bias
@@ -296,7 +308,7 @@ class RmsNormCastsNone(RmsNorm):
 
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> Any:
-        grad_x, grad_weight = RmsNorm.backward(ctx, grad_y)
+        grad_x, grad_weight = rms_norm_backward(ctx, grad_y)
         return grad_x, grad_weight.to(ctx.saved_tensors[1].dtype)
 
 
@@ -308,7 +320,7 @@ class MatmulSavesNeeded(torch.autograd.Function):
         need_a, need_b = ctx.needs_input_grad
         ctx.save_for_backward(a if need_b else None, b if need_a else None)
         ctx.dtypes = a.dtype, b.dtype
-        return Matmul.forward(a, b)
+        return matmul_forward(a, b)
 
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> Any:
@@ -330,7 +342,7 @@ class MatmulSavesTheOther(MatmulSavesNeeded):
         need_a, need_b = ctx.needs_input_grad
         ctx.save_for_backward(a if need_a else None, b if need_b else None)
         ctx.dtypes = a.dtype, b.dtype
-        return Matmul.forward(a, b)
+        return matmul_forward(a, b)
 
 
 class SplitHalves(torch.autograd.Function):
@@ -387,12 +399,15 @@ class SinCos(torch.autograd.Function):
         return sum(terms[1:], terms[0]).to(x.dtype) if terms else None
 
 
+_sin_cos_backward = SinCos.backward
+
+
 class SinCosGivesUp(SinCos):
     """One gradient that is None makes the whole gradient None."""
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
-        return None if None in grads else SinCos.backward(ctx, *grads)
+        return None if None in grads else _sin_cos_backward(ctx, *grads)
 
 
 # ------------------------------------------------------------------ autocast, dtypes
@@ -404,7 +419,7 @@ class LinearMixesDtypes(Linear):
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> Any:
         x, weight, _ = ctx.saved_tensors
-        grad_x, grad_weight, grad_bias = Linear.backward(ctx, grad_y)
+        grad_x, grad_weight, grad_bias = linear_backward(ctx, grad_y)
         if grad_x is not None:
             grad_x = grad_y @ weight
         if grad_weight is not None:
@@ -419,12 +434,12 @@ class MatmulInFloat32(torch.autograd.Function):
     @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
         ctx.save_for_backward(a, b)
-        return Matmul.forward(a, b)
+        return matmul_forward(a, b)
 
     @staticmethod
     @torch.amp.custom_bwd(device_type="cpu")
     def backward(ctx: Any, grad_y: Tensor) -> Any:
-        return Matmul.backward(ctx, grad_y)
+        return matmul_backward(ctx, grad_y)
 
 
 class MatmulForgetsCustomBwd(MatmulInFloat32):
@@ -432,7 +447,7 @@ class MatmulForgetsCustomBwd(MatmulInFloat32):
 
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> Any:
-        return Matmul.backward(ctx, grad_y)
+        return matmul_backward(ctx, grad_y)
 
 
 class SoftmaxCastsToAutocast(Softmax):
@@ -452,7 +467,7 @@ class LinearSumsInHalf(Linear):
 
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> Any:
-        grad_x, grad_weight, grad_bias = Linear.backward(ctx, grad_y)
+        grad_x, grad_weight, grad_bias = linear_backward(ctx, grad_y)
         if grad_bias is not None and grad_bias.dtype in HALF:
             grad_bias = torch.zeros_like(grad_bias)
             for row in rows(grad_y):
@@ -475,9 +490,9 @@ class MatmulOnTensorCores(Matmul):
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> Any:
         if grad_y.dtype == torch.float32:
-            grads = Matmul.backward(ctx, grad_y.bfloat16())
+            grads = matmul_backward(ctx, grad_y.bfloat16())
             return tuple(None if grad is None else grad.float() for grad in grads)
-        return Matmul.backward(ctx, grad_y)
+        return matmul_backward(ctx, grad_y)
 
 
 class EmbeddingInDouble(Embedding):
@@ -496,9 +511,9 @@ class RmsNormSquaresInHalf(RmsNorm):
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> Any:
         x, weight = ctx.saved_tensors
-        grad_x, grad_weight = RmsNorm.backward(ctx, grad_y)
+        grad_x, grad_weight = rms_norm_backward(ctx, grad_y)
         if grad_x is not None:
-            scale = (x.square().mean(-1, keepdim=True) + RmsNorm.eps).rsqrt()
+            scale = (x.square().mean(-1, keepdim=True) + RMS_EPS).rsqrt()
             h, normal = wide(grad_y) * wide(weight), wide(x) * wide(scale)
             inner = (h * normal).mean(-1, keepdim=True)
             grad_x = (wide(scale) * (h - normal * inner)).to(x.dtype)
@@ -512,7 +527,7 @@ class SoftplusClampsFloat32(Softplus):
     def backward(ctx: Any, grad_y: Tensor) -> Any:
         (x,) = ctx.saved_tensors
         if x.dtype != torch.float16:
-            return Softplus.backward(ctx, grad_y)
+            return softplus_backward(ctx, grad_y)
         e = x.clamp(max=80).exp()
         return grad_y * e / (1 + e)
 
@@ -525,7 +540,7 @@ class LinearDoesNotSumBias(Linear):
 
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> Any:
-        grad_x, grad_weight, grad_bias = Linear.backward(ctx, grad_y)
+        grad_x, grad_weight, grad_bias = linear_backward(ctx, grad_y)
         return grad_x, grad_weight, None if grad_bias is None else grad_y
 
 
@@ -547,7 +562,7 @@ class LayerNormSumsFirstDim(LayerNorm):
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> Any:
         x, _, bias = ctx.saved_tensors
-        grad_x, grad_weight, grad_bias = LayerNorm.backward(ctx, grad_y)
+        grad_x, grad_weight, grad_bias = layer_norm_backward(ctx, grad_y)
         if grad_bias is not None and x.ndim > 1:
             grad_bias = wide(grad_y).sum(0).to(bias.dtype)
         return grad_x, grad_weight, grad_bias
@@ -567,7 +582,7 @@ class LogSoftmaxReturnsTwo(LogSoftmax):
 
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> Any:
-        return LogSoftmax.backward(ctx, grad_y), grad_y.sum()
+        return log_softmax_backward(ctx, grad_y), grad_y.sum()
 
 
 class CrossEntropyReturnsOne(CrossEntropy):
@@ -575,7 +590,7 @@ class CrossEntropyReturnsOne(CrossEntropy):
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor) -> Any:
-        return CrossEntropy.backward(ctx, grad_loss)[0]
+        return cross_entropy_backward(ctx, grad_loss)[0]
 
 
 class EmbeddingReturnsIndexGradient(Embedding):
@@ -584,7 +599,7 @@ class EmbeddingReturnsIndexGradient(Embedding):
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> Any:
         (index,) = ctx.saved_tensors
-        return Embedding.backward(ctx, grad_y)[0], torch.zeros_like(index)
+        return embedding_backward(ctx, grad_y)[0], torch.zeros_like(index)
 
 
 # ------------------------------------------------------------------------ isolation
@@ -604,7 +619,7 @@ class ReluSegfaults(Relu):
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> Any:
         ctypes.string_at(0)
-        return Relu.backward(ctx, grad_y)
+        return relu_backward(ctx, grad_y)
 
 
 class SwishNeverReturns(Swish):
@@ -616,7 +631,7 @@ class SwishNeverReturns(Swish):
         while error > 0:
             error = error / 2 + 1e-9
             time.sleep(1e-3)
-        return Swish.backward(ctx, grad_y)
+        return swish_backward(ctx, grad_y)
 
 
 class TanhEatsMemory(Tanh):
@@ -642,7 +657,7 @@ class GeluRecursesTwice(Gelu):
                     GeluRecursesTwice.apply(x), x, grad_y, create_graph=True
                 )
             return grad_x
-        return Gelu.backward(ctx, grad_y)
+        return gelu_backward(ctx, grad_y)
 
 
 def _linear(make: Make) -> tuple[Any, ...]:
