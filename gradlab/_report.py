@@ -189,7 +189,9 @@ class Report:
         Args:
             data: What `to_dict` returned, also after a way through JSON.
         """
-        kept = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        kept: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in data.items()
+        }
         kept.pop("ok", None)
         kept["findings"] = tuple(Finding(**finding) for finding in data["findings"])
         return cls(**kept)

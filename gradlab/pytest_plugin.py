@@ -77,7 +77,7 @@ def gradcheck(pytestconfig: pytest.Config) -> GradCheck:
 
         report = gradlab.gradcheck(fn, inputs, reference, level or default, **options)
         if not report.ok:
-            pytest.fail(f"{_line_of(sys._getframe(1))}\n\n{report}", pytrace=False)
+            pytest.fail(f"{report}\n\n{_line_of(sys._getframe(1))}", pytrace=False)
         return report
 
     return check

@@ -38,6 +38,12 @@ def check(fn: Any, **options: Any) -> Report:
     return gradcheck(fn, x, **{"level": "value", "isolate": True, **options})
 
 
+@pytest.fixture(autouse=True, scope="module")
+def imported() -> None:
+    """What torch imports at its first check takes time that no limit here allows."""
+    check(square_with(lambda x, grad_y: 2 * grad_y * x), isolate=False)
+
+
 def leaves(x: Tensor, grad_y: Tensor) -> Tensor:
     os._exit(3)
 
@@ -101,11 +107,11 @@ def test_a_limit_of_time_is_kept_and_proves_nothing(
     backward: Callable[..., Tensor],
 ) -> None:
     began = time.monotonic()
-    report = check(square_with(backward), timeout=0.7)
-    assert time.monotonic() - began < 2
+    report = check(square_with(backward), timeout=1.5)
+    assert time.monotonic() - began < 4
     assert report.verdict == "inconclusive"
     assert not report.ok
-    assert "did not finish within 0.7 s" in str(report)
+    assert "did not finish within 1.5 s" in str(report)
     assert backward.__name__ in report.findings[0].where
 
 
@@ -134,7 +140,7 @@ class Kills:
 def test_what_was_found_before_the_death_is_kept(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("gradlab._gradcheck.checks", (MatchesReference(), Kills()))
+    monkeypatch.setattr("gradlab._run.checks", (MatchesReference(), Kills()))
     steps: list[str] = []
     half = square_with(lambda x, grad_y: grad_y * x)
     report = check(half, progress=steps.append)

@@ -58,5 +58,5 @@ def test_the_command_line_does_not_wait_for_torch(argument: str) -> None:
 def test_a_mistake_on_the_command_line_is_one_message() -> None:
     done = python("-m", "gradlab", "chekc")
     assert done.returncode == 2
-    assert "unrecognized arguments: chekc" in done.stderr
+    assert "invalid choice: 'chekc'" in done.stderr
     assert "Traceback" not in done.stderr

@@ -6,6 +6,10 @@ Every `_x.py` has one frozen dataclass that is called with a `Subject` and yield
 
 from gradlab.subject import Check
 
+from ._accurate_as_reference import AccurateAsReference as AccurateAsReference
+from ._activation_checkpointing import (
+    ActivationCheckpointing as ActivationCheckpointing,
+)
 from ._any_grad_output_layout import AnyGradOutputLayout as AnyGradOutputLayout
 from ._any_input_layout import AnyInputLayout as AnyInputLayout
 from ._autocast import Autocast as Autocast
@@ -27,7 +31,11 @@ from ._needs_input_grad import NeedsInputGrad as NeedsInputGrad
 from ._raw_gradients import RawGradients as RawGradients
 from ._repeatable import Repeatable as Repeatable
 from ._same_tensor_twice import SameTensorTwice as SameTensorTwice
+from ._saved_tensors_hooks import SavedTensorsHooks as SavedTensorsHooks
 from ._second_derivative import SecondDerivative as SecondDerivative
+from ._transforms_match_reference import (
+    TransformsMatchReference as TransformsMatchReference,
+)
 from ._undefined_gradients import UndefinedGradients as UndefinedGradients
 from ._vmap import Vmap as Vmap
 
@@ -44,6 +52,8 @@ checks: tuple[Check, ...] = (
     UndefinedGradients(),
     Deterministic(),
     KeepsNothing(),
+    SavedTensorsHooks(),
+    ActivationCheckpointing(),
     RawGradients(),
     EmptyBatch(),
     LowPrecision(),
@@ -52,6 +62,7 @@ checks: tuple[Check, ...] = (
     ForwardMode(),
     FuncGrad(),
     Vmap(),
+    TransformsMatchReference(),
     Compiled(),
     HoldsAtOtherPoints(),
 )

@@ -53,9 +53,12 @@ def guessed(name: str, names: Iterable[str]) -> str:
         name: What was given.
         names: What there is.
     """
-    lower = {other.lower(): other for other in names}
-    close = difflib.get_close_matches(name.lower(), lower, n=2, cutoff=0.6)
-    return f". Did you mean {' or '.join(lower[c] for c in close)}?" if close else ""
+    there = list(names)
+    lower = {other.lower(): other for other in there}
+    close = difflib.get_close_matches(name, there, n=2)
+    close += [lower[c] for c in difflib.get_close_matches(name.lower(), lower, n=2)]
+    best = list(dict.fromkeys(close))[:2]
+    return f". Did you mean {' or '.join(best)}?" if best else ""
 
 
 def _module(name: str) -> ModuleType:

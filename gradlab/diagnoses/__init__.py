@@ -17,17 +17,20 @@ from ._first_element_only import FirstElementOnly as FirstElementOnly
 from ._ignores_grad_output import IgnoresGradOutput as IgnoresGradOutput
 from ._misread_grad_output import MisreadGradOutput as MisreadGradOutput
 from ._missing_conjugate import MissingConjugate as MissingConjugate
+from ._missing_derivative import MissingDerivative as MissingDerivative
 from ._missing_eps import MissingEps as MissingEps
 from ._missing_gradient import MissingGradient as MissingGradient
 from ._missing_term import MissingTerm as MissingTerm
 from ._nonlinear_grad_output import NonlinearGradOutput as NonlinearGradOutput
 from ._not_deterministic import NotDeterministic as NotDeterministic
 from ._off_by_one import OffByOne as OffByOne
+from ._partial_factor import PartialFactor as PartialFactor
 from ._sign_flip import SignFlip as SignFlip
 from ._swapped_inputs import SwappedInputs as SwappedInputs
 from ._transposed import Transposed as Transposed
 from ._unflipped_kernel import UnflippedKernel as UnflippedKernel
 from ._unreduced import Unreduced as Unreduced
+from ._wrong_argument import WrongArgument as WrongArgument
 from ._wrong_direction import WrongDirection as WrongDirection
 from ._wrong_operand import WrongOperand as WrongOperand
 
@@ -53,7 +56,10 @@ diagnoses: tuple[Diagnosis, ...] = (
     ExtraFactor(),
     WrongOperand(),
     MissingEps(),
+    WrongArgument(),
     MissingTerm(),
+    MissingDerivative(),
+    PartialFactor(),
     AlteredTerm(),
 )
 """Every diagnosis, the most specific first."""

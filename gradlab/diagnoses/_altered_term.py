@@ -56,16 +56,20 @@ class AlteredTerm:
             if adjoint is None:
                 continue
             for what, change in _changes(seen, found, step, adjoint):
-                if _explains(seen, found, step, change):
+                if _explains(seen, found, step, adjoint, change):
                     if any(d(mismatch) for d in _PLAINER):
                         return None
                     return f"the path through {step} {what}"
         return None
 
 
-def _explains(seen: Evidence, found: Paths, step: Step, change: _Change) -> bool:
+def _explains(
+    seen: Evidence, found: Paths, step: Step, first: Tensor, change: _Change
+) -> bool:
     def proposal(i: int) -> Tensor | None:
-        (adjoint,) = found.adjoints(seen.cotangents[i], [step.edge])
+        adjoint: Tensor | None = first
+        if i:
+            (adjoint,) = found.adjoints(seen.cotangents[1], [step.edge])
         if adjoint is None:
             return None
         t = found.back(step.edge, change(adjoint) - adjoint)

@@ -27,11 +27,13 @@ from gradlab.subject import (
     truth,
 )
 
+from ._measured_jacobian import measurable, measured_jacobian, transposed_product
+
 Proposal = Callable[[int], Tensor | None]
 """The gradient that a mistake would give for the first (0) or second (1) cotangents."""
 
-FEW = 64
-"""Up to so many entries, finite differences are cheap enough to be asked again."""
+MANY, FEW = 600, 24
+"""Up to so many entries, finite differences are cheap enough once, or at each point."""
 
 
 @dataclass(frozen=True)
@@ -145,10 +147,7 @@ class Evidence:
         """
         found = truth(self.subject)
         if found.kind == DIFFERENCES:
-            if self.x.numel() > FEW:
-                return None
-            at = self.subject if tensors is None else self.subject.moved(tensors)
-            return expected_gradient(at, cotangents, self.place)
+            return self._measured(cotangents, tensors)
         if tensors is None:
             return expected_gradient(self.subject, cotangents, self.place)
         grads = (
@@ -157,6 +156,23 @@ class Evidence:
             else own_gradient(self.subject, cotangents, tensors)
         )
         return grads[self.place]
+
+    def _measured(
+        self, cotangents: Sequence[Tensor], tensors: Sequence[Tensor] | None
+    ) -> Tensor | None:
+        if tensors is None:
+            if not measurable(self.subject, self.place, MANY):
+                return None
+            return transposed_product(self._jacobian, cotangents, self.x)
+        if not measurable(self.subject, self.place, FEW):
+            return None
+        at = self.subject.moved(tensors)
+        jacobian = measured_jacobian(at, self.place)
+        return transposed_product(jacobian, cotangents, self.x)
+
+    @cached_property
+    def _jacobian(self) -> list[Tensor]:
+        return measured_jacobian(self.subject, self.place)
 
     def reads(self, read: Callable[[Tensor], Tensor]) -> bool:
         """Whether the backward computes the true gradient of a changed grad_output.

@@ -11,6 +11,7 @@ from torch import Tensor
 from gradlab.subject import Mismatch
 
 from ._evidence import Evidence, evidence
+from ._unreduced import Unreduced
 
 
 @dataclass(frozen=True)
@@ -30,40 +31,37 @@ class FirstElementOnly:
                 continue
             for what, read in _reads(v):
                 if seen.explained_by(lambda i, j=j, read=read: _with(seen, i, j, read)):
+                    if "dropped" in what and Unreduced()(mismatch):
+                        return None
                     of = f" {j}" if len(seen.cotangents[0]) > 1 else ""
-                    return (
-                        f"only {what} of grad_output{of} is used, for all {v.numel()}"
-                    )
+                    return f"only {what.replace('ȳ', 'grad_output' + of)}"
         return None
 
 
 def _reads(v: Tensor) -> Iterator[tuple[str, Callable[[Tensor], Tensor]]]:
-    yield "the first entry", lambda v: v.reshape(-1)[0].expand(v.shape)
-    yield "the mean", lambda v: v.mean().expand(v.shape)
-    yield "the sum", lambda v: v.sum().expand(v.shape)
-    for d, n in enumerate(v.shape):
-        for index in dict.fromkeys((n - 1, 0)):
-            if n > 1:
-                yield (
-                    f"index {index} of dim {d}",
-                    lambda v, d=d, k=index: _alone(v, d, k),
-                )
-    yield "the last entry", lambda v: v.reshape(-1)[-1].expand(v.shape)
-    if v.ndim < 2:
-        return
+    every = f"is used, for all {v.numel()} entries"
+    yield f"the first entry of ȳ {every}", lambda v: v.reshape(-1)[0].expand(v.shape)
+    yield f"the mean of ȳ {every}", lambda v: v.mean().expand(v.shape)
+    yield f"the sum of ȳ {every}", lambda v: v.sum().expand(v.shape)
+    yield f"the last entry of ȳ {every}", lambda v: v.reshape(-1)[-1].expand(v.shape)
     for d, n in enumerate(v.shape):
         if n < 2:
             continue
-        yield (
-            f"index 0 of dim {d}",
-            lambda v, d=d: v.narrow(d, 0, 1).expand(v.shape),
-        )
-        yield f"the mean over dim {d}", lambda v, d=d: v.mean(d, True).expand(v.shape)
-        yield f"the sum over dim {d}", lambda v, d=d: v.sum(d, True).expand(v.shape)
-        yield (
-            f"index {n - 1} of dim {d}",
-            lambda v, d=d, n=n: v.narrow(d, n - 1, 1).expand(v.shape),
-        )
+        for index in (0, n - 1):
+            slice_of = f"index {index} of dim {d} of ȳ is used"
+            yield (
+                f"{slice_of}, the rest of ȳ is dropped",
+                lambda v, d=d, k=index: _alone(v, d, k),
+            )
+            yield (
+                f"{slice_of}, for all {n}",
+                lambda v, d=d, k=index: v.narrow(d, k, 1).expand(v.shape),
+            )
+        for what, reduce in (("mean", Tensor.mean), ("sum", Tensor.sum)):
+            yield (
+                f"the {what} of ȳ over dim {d} is used, for all {n}",
+                lambda v, d=d, r=reduce: r(v, d, True).expand(v.shape),
+            )
 
 
 def _alone(v: Tensor, dim: int, index: int) -> Tensor:

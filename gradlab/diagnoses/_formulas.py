@@ -22,6 +22,13 @@ def _log_softmax(x: Tensor, dim: int = -1, *_: Any, **__: Any) -> Tensor:
     return x - torch.logsumexp(x, dim, keepdim=True)
 
 
+def _logsumexp(x: Tensor, dim: int, keepdim: bool = False) -> Tensor | None:
+    if keepdim:
+        return None  # `Unreduced` follows it as one step.
+    m = x.detach().amax(dim, keepdim=True)
+    return (m + torch.log(torch.sum(torch.exp(x - m), dim, keepdim=True))).squeeze(dim)
+
+
 def _cross_entropy(
     x: Tensor,
     target: Tensor,
@@ -163,6 +170,7 @@ FORMULAS: Mapping[str, Callable[..., Any]] = {
     "linear": _linear,
     "softmax": _softmax,
     "log_softmax": _log_softmax,
+    "logsumexp": _logsumexp,
     "cross_entropy": _cross_entropy,
     "layer_norm": _layer_norm,
     "rms_norm": _rms_norm,

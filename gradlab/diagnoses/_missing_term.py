@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from gradlab.subject import Mismatch
+from gradlab.subject import Mismatch, attempt, largest_entry
 
 from ._dropped_output import DroppedOutput
 from ._evidence import Evidence, evidence
@@ -35,7 +36,11 @@ class MissingTerm:
         terms = _terms(seen, found)
         if not terms:
             return None
-        said = _single(seen, found, terms) or _pair(seen, found, terms)
+        said = (
+            _single(seen, found, terms)
+            or _repeated(seen, found)
+            or _pair(seen, found, terms)
+        )
         # A whole output is plainer to name than the ops that lead to it.
         return None if said and DroppedOutput()(mismatch) else said
 
@@ -84,22 +89,51 @@ def _rename(terms: list[_Term], value: Tensor, step: Step) -> None:
 
 
 def _single(seen: Evidence, found: Paths, terms: list[_Term]) -> str | None:
-    error = (seen.actual[0] - seen.expected[0]).reshape(-1)
+    error = seen.actual[0] - seen.expected[0]
     fits = []
     for order, term in enumerate(terms):
-        t = term.value.reshape(-1)
-        s = float((torch.vdot(t, error) / torch.linalg.vector_norm(t) ** 2).real)
+        s = _ratio(term.value, error)
         if not _close(seen, 0, s * term.value):
             continue
-        nice = round(s) if abs(s - round(s)) < 1e-6 else s
         again = _through(seen, found, term.step, 1)
-        if again is None or not _close(seen, 1, nice * again):
+        if again is None or not _close(seen, 1, s * again):
             continue
-        fits.append((_complexity(1 + nice, seen), order, 1 + nice, term.step))
+        fits.append((_complexity(1 + s, seen), order, 1 + s, term.step))
     if not fits:
         return None
     _, _, c, step = min(fits, key=lambda fit: fit[:2])
     return f"the path through {step} {_says(c, seen)}"
+
+
+def _repeated(seen: Evidence, found: Paths) -> str | None:
+    """A path through an op in a loop, all its runs together."""
+    runs: dict[tuple[str, str, int | None], list[Step]] = defaultdict(list)
+    for step in found.steps:
+        runs[step.op, step.line, step.argument].append(step)
+    for steps in runs.values():
+        if len(steps) < 2:
+            continue
+        without = attempt(lambda s=steps: found.without(t.cut for t in s))
+        if not isinstance(without, Paths):
+            continue
+        t = []
+        for v, r in zip(seen.cotangents, seen.expected, strict=True):
+            rest = without.total(v)
+            t.append(r if rest is None else r - rest)
+        if largest_entry(t[0]) <= 1e-9 * largest_entry(seen.expected[0]):
+            continue
+        s = _ratio(t[0], seen.actual[0] - seen.expected[0])
+        if _close(seen, 0, s * t[0]) and _close(seen, 1, s * t[1]):
+            path = f"the path through {steps[0]}, run {len(steps)} times,"
+            return f"{path} {_says(1 + s, seen)}"
+    return None
+
+
+def _ratio(t: Tensor, error: Tensor) -> float:
+    """The s for which s t is nearest to the error; a whole number where it is one."""
+    t, error = t.reshape(-1), error.reshape(-1)
+    s = float((torch.vdot(t, error) / torch.linalg.vector_norm(t) ** 2).real)
+    return round(s) if abs(s - round(s)) < 1e-6 else s
 
 
 def _pair(seen: Evidence, found: Paths, terms: list[_Term]) -> str | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import linecache
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ from gradlab.subject import (
     calls_recorded,
     functions,
     grad,
+    largest_entry,
     no_grad_ignored,
     own_forward,
 )
@@ -37,6 +38,9 @@ from ._formulas import FORMULAS
 
 MOST = 160
 """Forwards of more steps than this are not taken apart."""
+
+Cut = tuple[int, int | None]
+"""An op by its number and one of its arguments; None for its result."""
 
 _OURS = os.path.dirname(os.path.dirname(__file__))
 _HIDDEN = (
@@ -56,6 +60,7 @@ class Step:
         argument: Which argument of the op; None for its result.
         value: The tensor there.
         edge: The place in the graph.
+        number: Which op it is, counted from the first.
     """
 
     op: str
@@ -63,6 +68,12 @@ class Step:
     argument: int | None
     value: Tensor
     edge: GradientEdge
+    number: int
+
+    @property
+    def cut(self) -> Cut:
+        """What `Paths.without` takes to leave the step out."""
+        return self.number, self.argument
 
     def __str__(self) -> str:
         """The step in words, with its line."""
@@ -113,8 +124,17 @@ class Paths:
         reductions: Every sum and mean whose result is broadcast again.
     """
 
-    def __init__(self, subject: Subject, place: int, body: Callable[..., Any]) -> None:
-        recorder = _Recorder()
+    def __init__(
+        self,
+        subject: Subject,
+        place: int,
+        body: Callable[..., Any],
+        see_through: bool = False,
+        cuts: Collection[Cut] = (),
+    ) -> None:
+        self._made_of = (subject, place, body, see_through)
+        self._cuts = frozenset(cuts)
+        recorder = _Recorder(see_through, self._cuts)
 
         def recorded(*args: Any) -> Any:
             copies = [a.clone() if isinstance(a, Tensor) else a for a in args]
@@ -128,6 +148,14 @@ class Paths:
         self.steps = recorder.steps
         self.broadcasts = recorder.broadcasts
         self.reductions = recorder.reductions
+
+    def without(self, cuts: Iterable[Cut]) -> Paths:
+        """The same forward with some places taken as constants.
+
+        Args:
+            cuts: The places.
+        """
+        return Paths(*self._made_of, self._cuts.union(cuts))
 
     def total(self, cotangents: tuple[Tensor, ...]) -> Tensor | None:
         """The whole gradient.
@@ -218,19 +246,52 @@ def _vjp(
 
 def _follow(seen: Evidence) -> Paths | None:
     subject = seen.subject
-    for body in (_own_body(subject), subject.reference):
+    own = _own_body(subject)
+    for body, see_through in ((own, False), (own, True), (subject.reference, False)):
         if body is None:
             continue
-        found = attempt(lambda body=body: Paths(subject, seen.place, body))
-        if not isinstance(found, Paths) or not 0 < len(found.steps) <= MOST:
+        found = _try(seen, body, see_through)
+        if found is None:
             continue
-        r = attempt(lambda found=found: found.total(seen.cotangents[0]))
-        if not isinstance(r, Tensor) or r.shape != seen.expected[0].shape:
-            continue
-        off = (r - seen.expected[0])[seen.comparable[0]].abs()
-        if not off.numel() or float(off.max()) <= seen.bounds[0]:
-            return found
+        # A maximum that is subtracted and cancels is in no one's backward.
+        idle = _idle_maxima(seen, found)
+        if idle and (simpler := _try(seen, body, see_through, idle)) is not None:
+            return simpler
+        return found
     return None
+
+
+def _try(
+    seen: Evidence,
+    body: Callable[..., Any],
+    see_through: bool,
+    cuts: Collection[Cut] = (),
+) -> Paths | None:
+    """The paths, if they add up to the true gradient."""
+    found = attempt(lambda: Paths(seen.subject, seen.place, body, see_through, cuts))
+    if not isinstance(found, Paths) or not 0 < len(found.steps) <= MOST:
+        return None
+    r = attempt(lambda: found.total(seen.cotangents[0]))
+    if not isinstance(r, Tensor) or r.shape != seen.expected[0].shape:
+        return None
+    off = (r - seen.expected[0])[seen.comparable[0]]
+    return found if largest_entry(off) <= seen.bounds[0] else None
+
+
+def _idle_maxima(seen: Evidence, found: Paths) -> list[Cut]:
+    """The maxima in the forward whose paths cancel."""
+    steps = [s for s in found.steps if s.op.split("`")[0] in ("amax", "max")]
+    results = [s for s in steps if s.argument is None]
+    if not results:
+        return []
+    adjoints = found.adjoints(seen.cotangents[0], [s.edge for s in results])
+    size = largest_entry(seen.expected[0])
+    idle = []
+    for step, adjoint in zip(results, adjoints, strict=True):
+        t = found.back(step.edge, adjoint)
+        if t is None or largest_entry(t) <= 1e-9 * size:
+            idle.append(step.cut)
+    return idle
 
 
 def _own_body(subject: Subject) -> Callable[..., Any] | None:
@@ -247,8 +308,10 @@ def _own_body(subject: Subject) -> Callable[..., Any] | None:
 class _Recorder(TorchFunctionMode):
     """Gives every argument and every result of an op its own place in the graph."""
 
-    def __init__(self) -> None:
+    def __init__(self, see_through: bool, cuts: Collection[Cut]) -> None:
         super().__init__()
+        self._see_through, self._cuts = see_through, cuts
+        self._number = -1
         self.steps: list[Step] = []
         self.broadcasts: list[Broadcast] = []
         self.reductions: list[Reduction] = []
@@ -261,6 +324,12 @@ class _Recorder(TorchFunctionMode):
         kwargs = kwargs or {}
         name = getattr(func, "__name__", str(func))
         tracked = any(_tracked(a) for a in pytree.tree_leaves((args, kwargs)))
+        if tracked and self._see_through:
+            if name == "detach" or func == _DATA:
+                return args[0].view_as(args[0])
+            if isinstance(out := kwargs.pop("out", None), Tensor):
+                with self:
+                    return out.copy_(func(*args, **kwargs))
         if not tracked or name == "__get__" or len(self.steps) > MOST:
             return func(*args, **kwargs)
         if name in FORMULAS and not self._fused:
@@ -271,12 +340,14 @@ class _Recorder(TorchFunctionMode):
         op = name.strip("_")
         if self._fused:
             op = f"{op}`{_what()} inside `{self._fused}"
+        self._number += 1
         args = self._aliased(name, op, line, args)
         result = func(*args, **kwargs)
+        if (self._number, None) in self._cuts:
+            return pytree.tree_map_only(Tensor, Tensor.detach, result)
         for z in pytree.tree_leaves(result):
             if _tracked(z):
-                step = Step(op, line, None, z.detach(), get_gradient_edge(z))
-                self.steps.append(step)
+                self._add(op, line, None, z)
         self._note_reduction(name, op, line, args, result)
         return result
 
@@ -308,11 +379,18 @@ class _Recorder(TorchFunctionMode):
             if _tracked(a) and not (writes and index == 0):
                 if shape is not None and a.shape != shape:
                     a = self._broadcast(op, line, a, shape)
-                a = a.view_as(a)
-                edge = get_gradient_edge(a)
-                self.steps.append(Step(op, line, index, a.detach(), edge))
+                if (self._number, index) in self._cuts:
+                    aliased.append(a.detach())
+                    continue
+                # What is written to later must not be what was saved.
+                a = a.clone() if self._see_through else a.view_as(a)
+                self._add(op, line, index, a)
             aliased.append(a)
         return tuple(aliased)
+
+    def _add(self, op: str, line: str, argument: int | None, t: Tensor) -> None:
+        edge = get_gradient_edge(t)
+        self.steps.append(Step(op, line, argument, t.detach(), edge, self._number))
 
     def _broadcast(self, op: str, line: str, a: Tensor, shape: torch.Size) -> Tensor:
         before, whole = get_gradient_edge(a), a.expand(shape)
@@ -390,6 +468,9 @@ class _Constants(TorchFunctionMode):
 
         args, kwargs = pytree.tree_map(replaced, (args, kwargs or {}))
         return func(*args, **kwargs)
+
+
+_DATA = vars(torch._C.TensorBase)["data"].__get__
 
 
 def _tracked(value: Any) -> TypeIs[Tensor]:

@@ -144,7 +144,7 @@ def _inside(seen: Evidence) -> str | None:
             continue
         for what, reduce in _other_sums(step, q):
             if seen.explained_by(
-                lambda i, s=step, r=reduce: _with_sum(seen, found, s, r, i)
+                lambda i, s=step, r=reduce, q=q: _with_sum(seen, found, s, r, i, q)
             ):
                 place = f"`{step.op}` ({step.line})"
                 return f"what reaches {place} is {what}; it is {_true(step)}"
@@ -172,8 +172,11 @@ def _with_sum(
     step: Broadcast,
     reduce: Callable[[Tensor], Tensor],
     i: int,
+    first: Tensor,
 ) -> Tensor | None:
-    (q,) = found.adjoints(seen.cotangents[i], [step.after])
+    q: Tensor | None = first
+    if i:
+        (q,) = found.adjoints(seen.cotangents[1], [step.after])
     if q is None:
         return None
     right = q.sum(step.dims, True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from gradlab.subject import Mismatch
+from gradlab.subject import Mismatch, largest_entry
 
 from ._evidence import Evidence, evidence
 
@@ -21,7 +22,7 @@ class WrongOperand:
         seen = evidence(mismatch)
         if seen is None or seen.factor is not None:
             return None
-        return _output(seen) or _input(seen) or _grad_output(seen)
+        return _output(seen) or _input(seen) or _entrywise(seen)
 
 
 def _output(seen: Evidence) -> str | None:
@@ -53,16 +54,37 @@ def _input(seen: Evidence) -> str | None:
     return None
 
 
-def _grad_output(seen: Evidence) -> str | None:
-    """The gradient of an output is multiplied by what the chain rule has elsewhere."""
+_RULES: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "{}": lambda t: t,
+    "1 − {}²": lambda t: 1 - t * t,
+    "{} (1 − {})": lambda t: t * (1 - t),
+    "1 − {}": lambda t: 1 - t,
+    "1 + {}": lambda t: 1 + t,
+    "1 + {}²": lambda t: 1 + t * t,
+    "1/{}": lambda t: 1 / t,
+    "{}²": lambda t: t * t,
+    "({} > 0)": lambda t: (t > 0).to(t.dtype),
+}
 
-    def proposal(i: int) -> Tensor | None:
-        (v,) = seen.cotangents[i]
-        return v if v.shape == seen.x.shape else None
 
-    if len(seen.cotangents[0]) == 1 and seen.explained_by(proposal):
-        return (
-            "the local derivative is missing: the gradient is grad_output itself, as "
-            "if the forward were the identity"
-        )
+def _entrywise(seen: Evidence) -> str | None:
+    """The local derivative is a known function of y, and x was put into it, or so."""
+    x, ys = seen.x, seen.subject.outputs
+    if len(ys) != 1 or ys[0].shape != x.shape or x.is_complex():
+        return None
+    (v,), (w,) = seen.cotangents
+    for rule, f in _RULES.items():
+        for meant, used, names in (
+            (ys[0], x, ("the output", seen.name)),
+            (x, ys[0], (seen.name, "the output")),
+        ):
+            right = v * f(meant) - seen.expected[0]
+            if largest_entry(right) > 1e-6 * largest_entry(seen.expected[0]):
+                continue
+            if seen.explained_by(lambda i, t=used, f=f: (v, w)[i] * f(t)):
+                what = rule.replace("{}", "t")
+                return (
+                    f"{names[1]} is used where {names[0]} is meant: the gradient is "
+                    f"grad_output ({what}) with t = {names[1]}"
+                )
     return None

@@ -68,7 +68,11 @@ def report_of_the_dead(before: Report, step: str, ending: Ending, log: str) -> R
         log: Its Python stack, innermost frame first, if it left one.
     """
     frames = _FRAME.findall(log)
-    users = [frame for frame in frames if not _NOT_THE_USERS.search(frame[0])]
+    users = [
+        frame
+        for frame in frames
+        if frame[2] != "<module>" and not _NOT_THE_USERS.search(frame[0])
+    ]
     file, line, name = (users or [("", "", "")])[0]
     phase = _phase(step, [f[2] for f in frames])
     proof = phase == "backward" and ending.kind not in ("time", "memory")

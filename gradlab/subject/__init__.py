@@ -58,6 +58,7 @@ from ._truth import (
     Truth as Truth,
     expected_gradient as expected_gradient,
     functions as functions,
+    is_bare as is_bare,
     own_gradient as own_gradient,
     truth as truth,
 )

@@ -91,11 +91,7 @@ def subject_of(call: Call, template: Subject) -> Subject | None:
     Returns:
         The subject; None where nothing in it can be differentiated.
     """
-    places = tuple(
-        i
-        for i, a in enumerate(call.args)
-        if isinstance(a, Tensor) and (a.is_floating_point() or a.is_complex())
-    )
+    places = tuple(i for i, needed in enumerate(call.needed) if needed)
     names = _parameters(call.function.forward, skip=_takes_ctx(call.function))
     names += [f"input {i}" for i in range(len(names), len(call.args))]
     subject = Subject(

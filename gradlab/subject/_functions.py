@@ -27,10 +27,12 @@ class Call:
     Attributes:
         function: The class.
         args: The arguments of `forward`.
+        needed: Which of them required grad.
     """
 
     function: FunctionClass
     args: tuple[Any, ...]
+    needed: tuple[bool, ...]
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,8 @@ def calls_recorded(classes: Sequence[FunctionClass]) -> Iterator[list[Call]]:
 
     def record(cls: FunctionClass) -> Callable[..., None]:
         def note(ctx: Any, args: tuple[Any, ...]) -> None:
-            calls.append(Call(cls, tuple(map(_detached, args))))
+            needed = tuple(isinstance(a, Tensor) and a.requires_grad for a in args)
+            calls.append(Call(cls, tuple(map(_detached, args)), needed))
 
         return note
 

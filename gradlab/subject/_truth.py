@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -80,6 +81,24 @@ def functions(subject: Subject) -> tuple[FunctionClass, ...]:
     if "_functions" not in cache:
         cache["_functions"] = find_functions(subject.run(subject.fresh()))
     return cache["_functions"]
+
+
+def is_bare(subject: Subject) -> bool:
+    """Whether a subject is one application of one Function and nothing around it.
+
+    Args:
+        subject: The function and the point.
+    """
+    outputs = subject.run(subject.fresh())
+    node: Any = outputs[0].grad_fn
+    return (
+        getattr(node, "_forward_cls", None) is not None
+        and all(y.grad_fn is node for y in outputs)
+        and all(
+            child is None or type(child).__name__ == "AccumulateGrad"
+            for child, _ in node.next_functions
+        )
+    )
 
 
 def own_gradient(

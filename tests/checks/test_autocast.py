@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -18,12 +20,12 @@ def _found(fn: object, *inputs: Tensor) -> list[Mismatch]:
 
 class Linear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, weight, bias):
+    def forward(ctx: Any, x: Any, weight: Any, bias: Any):
         ctx.save_for_backward(x, weight)
         return torch.nn.functional.linear(x, weight, bias)
 
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         x, weight = ctx.saved_tensors
         weight, x = weight.to(grad_y.dtype), x.to(grad_y.dtype)
         return grad_y @ weight, grad_y.t() @ x, grad_y.sum(0)
@@ -31,7 +33,7 @@ class Linear(torch.autograd.Function):
 
 class MixesDtypes(Linear):
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         x, weight = ctx.saved_tensors
         return grad_y @ weight, grad_y.t() @ x, grad_y.sum(0)
 
@@ -39,18 +41,18 @@ class MixesDtypes(Linear):
 class InFloat32(torch.autograd.Function):
     @staticmethod
     @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)
-    def forward(ctx, x, weight, bias):
+    def forward(ctx: Any, x: Any, weight: Any, bias: Any):
         return Linear.forward(ctx, x, weight, bias)
 
     @staticmethod
     @torch.amp.custom_bwd(device_type="cpu")
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         return Linear.backward(ctx, grad_y)
 
 
 class ForgetsCustomBwd(InFloat32):
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         return Linear.backward(ctx, grad_y)
 
 
@@ -71,7 +73,7 @@ def test_custom_fwd_alone_is_a_warning():
 
 
 @pytest.mark.parametrize("function", [Linear, InFloat32, gradlab.layers.linear])
-def test_it_is_silent_about_a_right_one(function):
+def test_it_is_silent_about_a_right_one(function: Any):
     assert not _found(function, *_inputs())
 
 

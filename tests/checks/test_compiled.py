@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -18,20 +20,20 @@ def _found(fn: object, *inputs: Tensor) -> list[Mismatch]:
 
 class Tanh(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx: Any, x: Any):
         y = torch.tanh(x)
         ctx.save_for_backward(y)
         return y
 
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         (y,) = ctx.saved_tensors
         return grad_y * (1 - y * y)
 
 
 class DiffersCompiled(Tanh):
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         factor = 2 if torch.compiler.is_compiling() else 1
         (y,) = ctx.saved_tensors
         return factor * grad_y * (1 - y * y)
@@ -39,22 +41,22 @@ class DiffersCompiled(Tanh):
 
 class BreaksTheGraph(Tanh):
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx: Any, x: Any):
         ctx.total = float(x.sum())
         return Tanh.forward(ctx, x)
 
 
 class Chosen(torch.autograd.Function):
     @staticmethod
-    def forward(x):
+    def forward(x: Any):
         return torch.tanh(x)
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
+    def setup_context(ctx: Any, inputs: Any, output: Any):
         pass
 
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         return 3 * grad_y
 
 

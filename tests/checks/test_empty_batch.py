@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -17,12 +19,12 @@ def _found(fn: object, *inputs: Tensor) -> list[Mismatch]:
 
 class Linear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, weight, bias):
+    def forward(ctx: Any, x: Any, weight: Any, bias: Any):
         ctx.save_for_backward(x, weight)
         return torch.nn.functional.linear(x, weight, bias)
 
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         x, weight = ctx.saved_tensors
         weight, x = weight.to(grad_y.dtype), x.to(grad_y.dtype)
         return grad_y @ weight, grad_y.t() @ x, grad_y.sum(0)
@@ -30,14 +32,14 @@ class Linear(torch.autograd.Function):
 
 class MeansTheBias(Linear):
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         grad_x, grad_weight, _ = Linear.backward(ctx, grad_y)
         return grad_x, grad_weight, grad_y.mean(0) * len(grad_y)
 
 
 class StacksRows(Linear):
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         _, grad_weight, grad_bias = Linear.backward(ctx, grad_y)
         rows = torch.stack([row @ ctx.saved_tensors[1] for row in grad_y])
         return rows, grad_weight, grad_bias
@@ -45,7 +47,7 @@ class StacksRows(Linear):
 
 class RefusesNothing(Linear):
     @staticmethod
-    def forward(ctx, x, weight, bias):
+    def forward(ctx: Any, x: Any, weight: Any, bias: Any):
         if not len(x):
             raise ValueError("x must have rows")
         return Linear.forward(ctx, x, weight, bias)
@@ -73,19 +75,19 @@ def test_a_forward_that_refuses_is_left_alone():
 
 
 @pytest.mark.parametrize("rows", [3, 5])
-def test_it_is_silent_about_a_right_one(rows):
+def test_it_is_silent_about_a_right_one(rows: Any):
     assert not _found(Linear, *_inputs(rows))
 
 
 def test_it_is_silent_about_a_mean_of_nothing():
     class MeanSquare(torch.autograd.Function):
         @staticmethod
-        def forward(ctx, x, target):
+        def forward(ctx: Any, x: Any, target: Any):
             ctx.save_for_backward(x - target)
             return (x - target).square().mean()
 
         @staticmethod
-        def backward(ctx, grad_y):
+        def backward(ctx: Any, grad_y: Any):
             (d,) = ctx.saved_tensors
             grad_x = grad_y * 2 * d / max(d.numel(), 1)
             return grad_x, -grad_x

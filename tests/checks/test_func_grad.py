@@ -1,3 +1,5 @@
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -18,40 +20,40 @@ class Tanh(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x):
+    def forward(x: Any):
         return torch.tanh(x)
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
+    def setup_context(ctx: Any, inputs: Any, output: Any):
         ctx.save_for_backward(output)
         ctx.save_for_forward(output)
 
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         (y,) = ctx.saved_tensors
         return grad_y * (1 - y * y)
 
 
 class OldStyle(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx: Any, x: Any):
         return x * 2
 
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         return grad_y * 2
 
 
 class LooksAtTheTransform(Tanh):
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         active = torch.is_grad_enabled()  # torch.func always does
         return Tanh.backward(ctx, grad_y) * (2 if active else 1)
 
 
 class KeepsOnCtx(Tanh):
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         if torch.is_grad_enabled():
             raise ValueError("what is this tensor")
         return Tanh.backward(ctx, grad_y)

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -17,20 +19,20 @@ def _found(fn: object, *inputs: Tensor) -> list[Mismatch]:
 
 class Tanh(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx: Any, x: Any):
         y = torch.tanh(x)
         ctx.save_for_backward(y)
         return y
 
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         (y,) = ctx.saved_tensors
         return grad_y * (1 - y * y)
 
 
 class RoundsToHalf(Tanh):
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         if grad_y.dtype == torch.float64:
             return Tanh.backward(ctx, grad_y)
         y = ctx.saved_tensors[0].bfloat16()
@@ -39,7 +41,7 @@ class RoundsToHalf(Tanh):
 
 class AlwaysDouble(Tanh):
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         (y,) = ctx.saved_tensors
         rows = torch.arange(len(y))
         zeros = torch.zeros(y.shape, dtype=torch.float64)
@@ -48,7 +50,7 @@ class AlwaysDouble(Tanh):
 
 class NeverHalf(Tanh):
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         if grad_y.dtype in (torch.float16, torch.bfloat16):
             raise TypeError("no kernel for half")
         return Tanh.backward(ctx, grad_y)
@@ -56,18 +58,18 @@ class NeverHalf(Tanh):
 
 class Softplus(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx: Any, x: Any):
         ctx.save_for_backward(x)
         return torch.nn.functional.softplus(x)
 
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         return grad_y * torch.sigmoid(ctx.saved_tensors[0])
 
 
 class SoftplusOverflows(Softplus):
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         e = ctx.saved_tensors[0].clamp(max=80).exp()
         return grad_y * e / (1 + e)
 
@@ -76,12 +78,12 @@ class LastMaximum(torch.autograd.Function):
     """At a tie, autograd of the own forward takes another entry: both are right."""
 
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx: Any, x: Any):
         ctx.save_for_backward(x)
         return x.max(-1).values
 
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         (x,) = ctx.saved_tensors
         index = x.shape[-1] - 1 - x.flip(-1).argmax(-1, keepdim=True)
         return torch.zeros_like(x).scatter(-1, index, grad_y[..., None])
@@ -110,7 +112,7 @@ def test_an_overflow_of_float16_is_claimed():
 
 
 @pytest.mark.parametrize("function", [Tanh, Softplus, LastMaximum])
-def test_it_is_silent_about_a_right_one(function):
+def test_it_is_silent_about_a_right_one(function: Any):
     assert not _found(function, _x())
 
 

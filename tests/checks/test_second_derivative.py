@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -17,32 +19,32 @@ def _found(fn: object, *inputs: Tensor) -> list[Mismatch]:
 
 class Tanh(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx: Any, x: Any):
         y = torch.tanh(x)
         ctx.save_for_backward(y)
         return y
 
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         (y,) = ctx.saved_tensors
         return grad_y * (1 - y * y)
 
 
 class SavesTheSlope(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx: Any, x: Any):
         y = torch.tanh(x)
         ctx.save_for_backward(1 - y * y)
         return y
 
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         return grad_y * ctx.saved_tensors[0]
 
 
 class DetachesOnePath(Tanh):
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         (y,) = ctx.saved_tensors
         return grad_y * (1 - y * y.detach())
 
@@ -50,24 +52,24 @@ class DetachesOnePath(Tanh):
 class Once(Tanh):
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         return Tanh.backward(ctx, grad_y)
 
 
 class Relu(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx: Any, x: Any):
         ctx.save_for_backward(x)
         return x.clamp(min=0)
 
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         return grad_y * (ctx.saved_tensors[0] > 0)
 
 
 class WritesInto(Tanh):
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         (y,) = ctx.saved_tensors
         slope = y * y
         grad_x = grad_y * slope
@@ -77,14 +79,14 @@ class WritesInto(Tanh):
 
 class UsesNumpy(Tanh):
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         y = ctx.saved_tensors[0].detach().numpy()
         return torch.from_numpy(grad_y.numpy() * (1 - y * y))
 
 
 class Float32Inside(Tanh):
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         y = ctx.saved_tensors[0].float()
         return (grad_y.float() * (1 - y * y)).to(grad_y.dtype)
 
@@ -108,14 +110,14 @@ def test_a_crash_is_a_warning():
 
 
 @pytest.mark.parametrize("function", [Once, UsesNumpy])
-def test_what_is_declared_or_refused_is_a_note(function):
+def test_what_is_declared_or_refused_is_a_note(function: Any):
     (found,) = _found(function, _x())
     assert found.severity == "note"
     assert found.verdict == "correct"
 
 
 @pytest.mark.parametrize("function", [Tanh, Relu, Float32Inside])
-def test_it_is_silent_about_a_true_one(function):
+def test_it_is_silent_about_a_true_one(function: Any):
     assert not _found(function, _x())
 
 
@@ -124,7 +126,7 @@ def test_at_a_kink_any_side_will_do():
 
 
 def test_single_precision_is_enough():
-    def single(x):
+    def single(x: Any):
         return Tanh.apply(x.float())
 
     assert not _found(single, _x())
@@ -135,12 +137,12 @@ def test_single_precision_is_enough():
 def test_a_chosen_gradient_is_left_alone():
     class Round(torch.autograd.Function):
         @staticmethod
-        def forward(ctx, x):
+        def forward(ctx: Any, x: Any):
             ctx.save_for_backward(x)
             return x.round()
 
         @staticmethod
-        def backward(ctx, grad_y):
+        def backward(ctx: Any, grad_y: Any):
             return grad_y * torch.exp(-ctx.saved_tensors[0].detach().square())
 
     assert not _found(Round, _x())

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -19,16 +21,16 @@ class Tanh(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x):
+    def forward(x: Any):
         return torch.tanh(x)
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
+    def setup_context(ctx: Any, inputs: Any, output: Any):
         ctx.save_for_backward(output)
         ctx.save_for_forward(output)
 
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         (y,) = ctx.saved_tensors
         return grad_y * (1 - y * y)
 
@@ -39,26 +41,26 @@ class NoRule(Tanh):
 
 class OwnRule(NoRule):
     @staticmethod
-    def vmap(info, in_dims, x):
+    def vmap(info: Any, in_dims: Any, x: Any):
         return OwnRule.apply(x.movedim(in_dims[0], 0)), 0
 
 
 class IgnoresInDims(NoRule):
     @staticmethod
-    def vmap(info, in_dims, x):
+    def vmap(info: Any, in_dims: Any, x: Any):
         return IgnoresInDims.apply(x), 0
 
 
 class TakesTheFirst(NoRule):
     @staticmethod
-    def vmap(info, in_dims, x):
+    def vmap(info: Any, in_dims: Any, x: Any):
         first = x.select(in_dims[0], 0)
         return TakesTheFirst.apply(first.expand(info.batch_size, *first.shape)), 0
 
 
 class Branches(Tanh):
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         if ctx.saved_tensors[0].sum().item() > 1e9:
             return grad_y
         return Tanh.backward(ctx, grad_y)
@@ -69,7 +71,7 @@ def test_a_rule_that_mixes_points_is_an_error():
 
 
 @pytest.mark.parametrize("function", [IgnoresInDims, Branches])
-def test_a_rule_that_cannot_be_used_is_a_warning(function):
+def test_a_rule_that_cannot_be_used_is_a_warning(function: Any):
     assert "warning" in [m.severity for m in _found(function, _x())]
 
 
@@ -79,14 +81,14 @@ def test_no_rule_is_one_note():
 
 
 @pytest.mark.parametrize("function", [Tanh, OwnRule])
-def test_it_is_silent_about_a_right_one(function):
+def test_it_is_silent_about_a_right_one(function: Any):
     assert not _found(function, _x())
 
 
 def test_random_numbers_are_no_mismatch():
     class Dropout(Tanh):
         @staticmethod
-        def forward(x):
+        def forward(x: Any):
             return x * torch.rand(x.shape, dtype=x.dtype).clamp(max=1.0) * 0 + x.tanh()
 
     assert not [m for m in _found(Dropout, _x()) if m.severity != "note"]

@@ -702,4 +702,4 @@ def survives(name: str, which: str, timeout: float) -> bool:
 @named([bug for bug in CONTRACT_BUGS if bug.kind == "isolation"])
 def test_only_healthy_comes_back(bug: SeededBug) -> None:
     assert survives(bug.name, "healthy", 60)
-    assert not survives(bug.name, "wrong", 8)
+    assert not survives(bug.name, "wrong", 6)
