@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,6 +17,8 @@ from ._difference import differences, figures, named, torchs_own
 from ._refusal import refuses
 
 _CODE = "activation_checkpointing"
+# As it is behind its decorator, which would import all of Dynamo: a second.
+_checkpoint = inspect.unwrap(checkpoint)
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ def _checkpointed(subject: Subject, reentrant: bool) -> Grads:
 
     leaves = subject.fresh()
     # Every run starts from the random state that it restores itself.
-    ys = checkpoint(run, *leaves, use_reentrant=reentrant, preserve_rng_state=False)
+    ys = _checkpoint(run, *leaves, use_reentrant=reentrant, preserve_rng_state=False)
     vs = [v.clone() for v in subject.cotangents[0]]
     if not reentrant:
         return grad(ys, leaves, vs)

@@ -79,7 +79,7 @@ def _repairs(run: BackwardCall) -> Iterator[tuple[Severity, str, str]]:
         what = f"{run.function.__name__} returns for argument {i} of its forward"
         if not (dtype.is_floating_point or dtype.is_complex):
             yield (
-                "note",
+                "warning",
                 f"{what} a gradient although that is {_name(dtype)}",
                 "return None there",
             )

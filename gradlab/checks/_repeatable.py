@@ -27,8 +27,8 @@ from ._difference import Difference, differences, figures, listed, named, same_v
 class Repeatable:
     """x̄₁ = x̄₂ = x̄₃ through one graph, and x̄₁ again in every other way of asking.
 
-    After a forward at another point in between; with respect to leaves and to
-    intermediate tensors; by `autograd.grad` and by `.backward()` into `.grad`.
+    After a forward at another point in between, or a change of mode; with respect to
+    leaves and to intermediate tensors; by `autograd.grad` and by `.backward()`.
     """
 
     level: Level = "contract"
@@ -38,6 +38,8 @@ class Repeatable:
         yield from _several_times(subject)
         yield from _handed_out(subject)
         for run, how, hint in _WAYS:
+            if run is _in_another_mode and not subject.modules:
+                continue
             got = attempt(lambda run=run: run(subject))
             if isinstance(got, Crash):
                 yield _mismatch(subject, f"the backward raises {got} {how}", hint)
@@ -156,6 +158,19 @@ def _of_intermediates(subject: Subject) -> Grads:
     return grad(ys, leaves, [v.clone() for v in subject.cotangents[0]])
 
 
+def _in_another_mode(subject: Subject) -> Grads:
+    leaves = subject.fresh()
+    ys = subject.run(leaves)
+    modules = {m: m.training for root in subject.modules for m in root.modules()}
+    try:
+        for module, training in modules.items():
+            module.training = not training
+        return grad(ys, leaves, [v.clone() for v in subject.cotangents[0]])
+    finally:
+        for module, training in modules.items():
+            module.training = training
+
+
 def _into_grad(subject: Subject) -> Grads:
     leaves = subject.fresh()
     pairs = zip(subject.run(leaves), subject.cotangents[0], strict=True)
@@ -178,6 +193,11 @@ _WAYS: tuple[tuple[Callable[[Subject], Grads], str, str], ...] = (
         _of_intermediates,
         "if the inputs are not leaves",
         "the backward must not ask for is_leaf, .grad or requires_grad of an input",
+    ),
+    (
+        _in_another_mode,
+        "if train() or eval() is called between forward and backward",
+        "keep the flag on ctx in the forward",
     ),
     (
         _into_grad,

@@ -68,27 +68,27 @@ class TransformsMatchReference:
                     break
         for name, way in ways:
             # Twice, along other directions: chance does not come twice.
-            found = [self._along(subject, way, seed) for seed in (0, 1)]
-            if all(found):
-                yield _mismatch(subject, f"the second derivative by {name}", found[0])
-
-    def _along(self, subject: Subject, way: _Way, seed: int) -> list[int]:
-        us = natural_directions(subject, 20 + seed)
-        found = attempt(lambda: way(subject, us, None))
-        if isinstance(found, Crash) or found is None:
-            return []
-        expected = attempt(lambda: _double_backward(subject, us, subject.reference))
-        if isinstance(expected, Crash) or expected is None:
-            return []
-        return _off(subject, found, expected, us)
+            off = _along(subject, way, 0)
+            if off and _along(subject, way, 1):
+                yield _mismatch(subject, f"the second derivative by {name}", off)
 
 
-_Way = Callable[[Subject, Tensors, Callable[..., Any] | None], Grads | None]
+_Call = Callable[..., Any] | None
+_Way = Callable[[Subject, Tensors, _Call], Grads | None]
 
 
-def _double_backward(
-    subject: Subject, us: Tensors, call: Callable[..., Any] | None
-) -> Grads | None:
+def _along(subject: Subject, way: _Way, seed: int) -> list[int]:
+    us = natural_directions(subject, 20 + seed)
+    found = attempt(lambda: way(subject, us, None))
+    if isinstance(found, Crash) or found is None:
+        return []
+    expected = attempt(lambda: _double_backward(subject, us, subject.reference))
+    if isinstance(expected, Crash) or expected is None:
+        return []
+    return _off(subject, found, expected, us)
+
+
+def _double_backward(subject: Subject, us: Tensors, call: _Call) -> Grads | None:
     """∂/∂x ⟨x̄, u⟩; None where a Function has a part in it that must not."""
     xs = subject.fresh()
     vs = [v.clone() for v in subject.cotangents[0]]
@@ -109,9 +109,7 @@ def _double_backward(
     return grad([g for g, _ in pairs], xs, [u for _, u in pairs])
 
 
-def _forward_over(
-    subject: Subject, us: Tensors, call: Callable[..., Any] | None
-) -> Grads:
+def _forward_over(subject: Subject, us: Tensors, call: _Call) -> Grads:
     vs = tuple(v.clone() for v in subject.cotangents[0])
 
     def gradient(*xs: Tensor) -> Tensors:

@@ -16,7 +16,8 @@ from ._evidence import Evidence, evidence
 from ._extra_factor import ExtraFactor
 from ._misread_grad_output import MisreadGradOutput
 from ._missing_term import MissingTerm
-from ._paths import Paths, Step, paths
+from ._paths import Paths, paths
+from ._recorder import Step
 from ._transposed import Transposed
 from ._unreduced import Unreduced
 from ._wrong_operand import WrongOperand

@@ -104,6 +104,8 @@ def _on_operand(seen: Evidence) -> str | None:
             continue
         if seen.at(place, torch.ones_like):
             return f"{name} is not applied: the gradient is the true one for {name} = 1"
+        if seen.at(place, torch.zeros_like):
+            return f"{name} is left out: the gradient is the true one for {name} = 0"
         if seen.at(place, torch.square):
             return f"{name} is applied twice: the gradient is the true one for {name}²"
         if seen.at(place, torch.neg):

@@ -9,7 +9,7 @@ from torch import Tensor
 from gradlab.subject import DIFFERENCES, GIVEN, Mismatch, Subject, own_gradient, truth
 
 from ._evidence import Evidence, evidence
-from ._paths import without_small_constants
+from ._small_constants import without_small_constants
 
 SMALL = 1e-2
 """What is larger than this is no guard against a division by zero."""

@@ -14,7 +14,8 @@ from gradlab.subject import Mismatch, attempt, largest_entry
 from ._dropped_output import DroppedOutput
 from ._evidence import Evidence, evidence
 from ._named_constant import name_constant
-from ._paths import Paths, Step, paths
+from ._paths import Paths, paths
+from ._recorder import Step
 
 
 @dataclass(frozen=True)

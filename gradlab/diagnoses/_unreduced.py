@@ -12,7 +12,8 @@ from torch import Tensor
 from gradlab.subject import Mismatch, attempt, largest_entry
 
 from ._evidence import Evidence, evidence
-from ._paths import Broadcast, Paths, Reduction, paths
+from ._paths import Paths, paths
+from ._recorder import Broadcast, Reduction
 
 _Whole = Callable[[int], Tensor | None]
 

@@ -77,6 +77,7 @@ def build(
         seed,
         reference=None if reference is None else flat(reference),
         owned=owned,
+        modules=tuple(m for m in (fn, *leaves) if isinstance(m, torch.nn.Module)),
     )
     return _first_run(subject)
 
@@ -103,6 +104,7 @@ def subject_of(call: Call, template: Subject) -> Subject | None:
         template.random_state,
         template.seed,
         template.single,
+        modules=tuple(a for a in call.args if isinstance(a, torch.nn.Module)),
     )
     return subject if places and any(subject.differentiable) else None
 

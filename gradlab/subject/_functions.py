@@ -218,18 +218,19 @@ def _differentiate(cls: FunctionClass) -> Callable[..., Any]:
     body = _body(cls)
 
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
+        needed = ctx.needs_input_grad
         with torch.enable_grad(), no_grad_ignored():
             args = [
-                a.detach().requires_grad_() if _differentiable(a) else a
-                for a in ctx._gradlab_args
+                a.detach().requires_grad_() if wanted else a
+                for a, wanted in zip(ctx._gradlab_args, needed, strict=True)
             ]
             # Clones, since a forward may write to its inputs.
             ys = body(*(a.clone() if isinstance(a, Tensor) else a for a in args))
         outputs = ys if isinstance(ys, tuple) else (ys,)
-        leaves = [a for a in args if _differentiable(a)]
+        leaves = [a for a, wanted in zip(args, needed, strict=True) if wanted]
         tensors = [y if isinstance(y, Tensor) else torch.zeros(()) for y in outputs]
         found = iter(grad(tensors, leaves, grads))
-        return tuple(next(found) if _differentiable(a) else None for a in args)
+        return tuple(next(found) if wanted else None for wanted in needed)
 
     return backward
 
@@ -332,9 +333,3 @@ def _has_setup_context(cls: FunctionClass) -> bool:
 
 def _detached(value: Any) -> Any:
     return value.detach().clone() if isinstance(value, Tensor) else value
-
-
-def _differentiable(value: Any) -> bool:
-    return isinstance(value, Tensor) and (
-        value.is_floating_point() or value.is_complex()
-    )

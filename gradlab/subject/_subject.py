@@ -38,6 +38,7 @@ class Subject:
             are stored wider.
         reference: A function of the same arguments to hold this one against.
         owned: How many of the first leaves a Module owns: their shapes are given.
+        modules: The Modules that are called or passed along.
     """
 
     title: str
@@ -50,6 +51,7 @@ class Subject:
     single: bool = False
     reference: Callable[..., Any] | None = None
     owned: int = 0
+    modules: tuple[torch.nn.Module, ...] = ()
 
     @property
     def tensors(self) -> Tensors:

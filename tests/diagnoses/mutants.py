@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gradlab.checks import MatchesReference
+from gradlab.checks import MatchesFiniteDifferences, MatchesReference
+from gradlab.diagnoses import Diagnosis
 from gradlab.subject import Mismatch, build
 
 
@@ -39,7 +40,12 @@ class Mutant:
     def mismatch(self) -> Mismatch:
         """What the value check finds of the wrong input."""
         subject = build(self.function, self.inputs)
-        found = [m for m in MatchesReference()(subject) if m.place == self.of]
+        found = [
+            mismatch
+            for check in (MatchesReference(), MatchesFiniteDifferences())
+            for mismatch in check(subject)
+            if mismatch.place == self.of
+        ]
         assert len(found) == 1, f"{self.name} is not found to be wrong"
         return found[0]
 
@@ -146,6 +152,36 @@ def _ce_wrong(x: Tensor, target: Tensor, y: Tensor, v: Tensor) -> Tensor:
     valid = (target != -100).unsqueeze(1)
     one_hot = F.one_hot(target.clamp(min=0), x.shape[1])
     return v * (x.softmax(-1) - one_hot) * valid / target.numel()
+
+
+def say(diagnosis: Diagnosis, function: Any, *inputs: Any, of: int = 0) -> str:
+    """What one diagnosis says about a wrong function; empty when it is silent."""
+    return diagnosis(Mutant("", "", "", function, inputs, of).mismatch) or ""
+
+
+def _by_hand(x: Tensor) -> Tensor:
+    e = torch.exp(x - x.amax(-1, keepdim=True))
+    return e / e.sum(-1, keepdim=True)
+
+
+def _of_data(x: Tensor) -> Tensor:
+    y = x.data.clone()
+    y.mul_(torch.rsqrt(y.square().sum(-1, keepdim=True)))
+    return y
+
+
+def _scan(x: Tensor, w: Tensor) -> Tensor:
+    h = torch.zeros_like(x[0])
+    for row in x:
+        h = torch.tanh(row + h @ w)
+    return h
+
+
+def _scan_wrong(x: Tensor, w: Tensor, y: Tensor, v: Tensor) -> Tensor:
+    # Only the last step reaches x.
+    grad_x = torch.zeros_like(x)
+    grad_x[-1] = v * (1 - y * y)
+    return grad_x
 
 
 mutants = (
@@ -455,5 +491,81 @@ mutants = (
         "too much",
         wrong(_rms_norm, _rms_wrong),
         (t(3, 6), t(6)),
+    ),
+    Mutant(
+        "delta not used",
+        "WrongArgument",
+        r"= 0\.6 is not what the backward uses: .* = 1",
+        wrong(
+            lambda x, delta: delta * torch.tanh(x / delta),
+            lambda x, d, y, v: v * (1 - torch.tanh(x) ** 2),
+        ),
+        (t(3, 4), 0.6),
+    ),
+    Mutant(
+        "grad_output passed on",
+        "MissingDerivative",
+        "grad_output itself",
+        wrong(torch.sin, lambda x, y, v: v.clone()),
+        (t(3, 4),),
+    ),
+    Mutant(
+        "leaks through the mask",
+        "PartialFactor",
+        "the true gradient is 0 in 7 of 12 entries|the true gradient is 0 in",
+        wrong(lambda x, m: x.exp() * m, lambda x, m, y, v: v * x.exp()),
+        (t(3, 4), torch.arange(12).view(3, 4) % 3 == 0),
+    ),
+    Mutant(
+        "half on the negative side",
+        "PartialFactor",
+        "0.5 times the true one in",
+        wrong(
+            torch.sin,
+            lambda x, y, v: v * x.cos() * torch.where(x < 0, 0.5, 1.0),
+        ),
+        (t(3, 4),),
+    ),
+    Mutant(
+        "x in the rule for y",
+        "WrongOperand",
+        r"inputs\[0\] is used where the output is meant",
+        wrong(torch.tanh, lambda x, y, v: v * (1 - x * x)),
+        (t(3, 4),),
+    ),
+    Mutant(
+        "operand left out",
+        "ExtraFactor",
+        "left out: the gradient is the true one for .* = 0",
+        wrong(
+            lambda z, n, h: n + torch.sigmoid(z) * (h - n),
+            lambda z, n, h, y, v: (
+                -v * n * torch.sigmoid(z) * (1 - torch.sigmoid(z)),
+                v * (1 - torch.sigmoid(z)),
+                v * torch.sigmoid(z),
+            ),
+        ),
+        (t(3, 4), t(3, 4, seed=1), t(3, 4, seed=2)),
+    ),
+    Mutant(
+        "softmax by hand without its sum",
+        "MissingTerm",
+        r"`sum` .*is missing",
+        wrong(_by_hand, lambda x, y, v: y * v),
+        (t(3, 4),),
+    ),
+    Mutant(
+        "a path through .data",
+        "MissingTerm",
+        r"`sum` .*is missing",
+        wrong(_of_data, lambda x, y, v: v * y / x),
+        (t(3, 4),),
+    ),
+    Mutant(
+        "a loop cut short",
+        "MissingTerm",
+        r"`matmul` .*, run 4 times, is missing|argument 0 of `matmul`.*is missing",
+        wrong(_scan, _scan_wrong),
+        (t(4, 3), t(3, 3)),
     ),
 )

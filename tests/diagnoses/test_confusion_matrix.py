@@ -19,3 +19,7 @@ def test_only_its_own_diagnosis_claims_a_mutant(mutant: Mutant) -> None:
     sentence = claimed[mutant.diagnosis]
     assert sentence is not None
     assert re.search(mutant.says, sentence), sentence
+
+
+def test_every_diagnosis_has_a_mutant() -> None:
+    assert {m.diagnosis for m in mutants} == {type(d).__name__ for d in diagnoses}
