@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_CONSTRAINT := constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench conformance clean
+.PHONY: help demo test lint bench bench-check conformance clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -32,6 +32,9 @@ bench: $(READY) ## layers and optimizers against torch's, and what a start costs
 	$(BIN)/python -m experiments.bench.layers
 	$(BIN)/python -m experiments.bench.optim
 	$(BIN)/python -m experiments.bench.overhead
+
+bench-check: $(READY) ## the gradient checker against torch's: what each finds, how fast
+	$(BIN)/python -m experiments.bench.check
 
 clean: ## remove the environment, the caches and the runs
 	rm -rf $(VENV) runs build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -6,7 +6,7 @@ import torch
 from gradlab import OpInfo, layers
 from gradlab._opinfo import make_tensors
 from tests.conformance import samples
-from tests.conformance._evaluate import assert_close, evaluate
+from tests.conformance._drop_in import assert_close, evaluate
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

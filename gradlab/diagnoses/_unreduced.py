@@ -20,7 +20,7 @@ _Whole = Callable[[int], Tensor | None]
 
 @dataclass(frozen=True)
 class Unreduced:
-    """x̄ = Σ over the wrong dims, a mean, a maximum or one slice where Σ is meant.
+    """x̄ = Σ over the wrong dims, a maximum or one slice where Σ is meant.
 
     Three places: the gradient of a broadcast input is a sum over the dims it was
     broadcast along; the gradient itself may be summed where it must not; and a term
@@ -80,7 +80,6 @@ def _reductions(
     dims: tuple[int, ...], full: Tensor
 ) -> Iterator[tuple[str, Callable[[Tensor], Tensor]]]:
     over = _dims(dims)
-    yield f"the mean over {over}", lambda t: t.mean(dims, True)
     for other in combinations(range(full.ndim), len(dims)):
         if other != dims:
             yield f"the sum over {_dims(other)}", lambda t, o=other: t.sum(o, True)
@@ -93,15 +92,6 @@ def _reductions(
             return t
 
         yield f"the {which} slice along {over}", one
-    if len(dims) > 1:
-        for d in dims:
-
-            def partly(t: Tensor, d: int = d) -> Tensor:
-                rest = tuple(e for e in dims if e != d)
-                return t.sum(rest, True).mean(d, True)
-
-            rest = tuple(e for e in dims if e != d)
-            yield f"the sum over {_dims(rest)} and the mean over dim {d}", partly
 
 
 def _reduced(

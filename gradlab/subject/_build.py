@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -339,19 +339,18 @@ def _widened(leaf: Any) -> Any:
 
 
 @contextmanager
-def undisturbed(modules: Iterable[Any] = ()) -> Any:
+def undisturbed(functions: Iterable[Any] = ()) -> Iterator[None]:
     """Inside, gradients are on and nothing else is; afterwards all is as it was.
 
     Args:
-        modules: Modules whose training flags are put back.
+        functions: What will be called. The Modules among them, bound to them or in
+            their closures get their buffers and training flags back.
     """
     state = RandomState()
-    training = [
-        (m, m.training)
-        for module in modules
-        if isinstance(module, torch.nn.Module)
-        for m in module.modules()
-    ]
+    owners = dict.fromkeys(m for fn in functions for m in _modules(fn))
+    modules = dict.fromkeys(m for owner in owners for m in owner.modules())
+    training = {m: m.training for m in modules}
+    buffers = {b: b.clone() for m in modules for b in m.buffers(recurse=False)}
     try:
         with (
             torch.inference_mode(False),
@@ -361,5 +360,31 @@ def undisturbed(modules: Iterable[Any] = ()) -> Any:
             yield
     finally:
         state.restore()
-        for module, was in training:
+        for module, was in training.items():
             module.training = was
+        with torch.no_grad():
+            for buffer, value in buffers.items():
+                buffer.copy_(value)
+
+
+def _modules(fn: Any) -> Iterator[torch.nn.Module]:
+    inner = inspect.unwrap(getattr(fn, "func", fn))
+    cells = (getattr(inner, "__closure__", None) or ()) if callable(inner) else ()
+    code = getattr(inner, "__code__", None)
+    names = code.co_names if code else ()
+    known = getattr(inner, "__globals__", {})
+    for candidate in (
+        inner,
+        getattr(inner, "__self__", None),
+        *(cell.cell_contents for cell in cells if _filled(cell)),
+        *(known[name] for name in names if name in known),
+    ):
+        if isinstance(candidate, torch.nn.Module):
+            yield candidate
+
+
+def _filled(cell: Any) -> bool:
+    try:
+        return cell.cell_contents is not None
+    except ValueError:
+        return False

@@ -68,7 +68,7 @@ def test_dtype():
 
 def test_integers():
     (mismatch,) = found(OfIndices, x(3), torch.tensor(2))
-    assert (mismatch.severity, "int64" in mismatch.message) == ("note", True)
+    assert (mismatch.severity, "int64" in mismatch.message) == ("warning", True)
 
 
 def test_is_silent():

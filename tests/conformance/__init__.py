@@ -1,13 +1,14 @@
-"""The conformance matrix: every op, every sample, every cell; nothing written per op.
+"""The conformance matrix: every op, every sample, every check; nothing written per op.
 
-`CELLS` is the matrix's header, a claim about ops; `MODULE_CELLS` one about Modules.
+`CELLS` is the matrix's header: the checks of `gradlab.checks`, in strict form, and
+what only a drop-in can claim. `MODULE_CELLS` are claims about Modules.
 """
 
-from ._cells import CELLS as CELLS
-from ._evaluate import samples as samples
+from ._cells import CELLS as CELLS, samples as samples
+from ._drop_in import MODULE_CELLS as MODULE_CELLS
 from ._matrix import (
-    failure as failure,
+    Outcome as Outcome,
     matrix as matrix,
+    outcome as outcome,
     torch_fails_too as torch_fails_too,
 )
-from ._module_cells import MODULE_CELLS as MODULE_CELLS

@@ -1,4 +1,4 @@
-"""What holds of every Module: it stands in for the one of torch.nn."""
+"""What holds of every op and every Module: it stands in for torch's own."""
 
 import copy
 import io
@@ -9,9 +9,61 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradlab import ModuleInput
+from gradlab import ModuleInput, OpInfo, SampleInput
 
-from ._evaluate import assert_close, cotangents
+Grads = tuple[Tensor | None, ...]
+
+
+def cotangents(outputs: Sequence[Tensor]) -> list[Tensor]:
+    """Fixed numbers of both signs."""
+    return [
+        torch.arange(1, y.numel() + 1, dtype=torch.float64, device=y.device)
+        .mul(2.7)
+        .sin()
+        .reshape(y.shape)
+        .to(y.dtype)
+        for y in outputs
+    ]
+
+
+def evaluate(
+    op: Callable[..., Any], sample: SampleInput
+) -> tuple[tuple[Tensor, ...], Grads]:
+    """Outputs, and gradients for fixed cotangents."""
+    outputs = sample.bind(op)(*sample.tensors)
+    grads = torch.autograd.grad(
+        outputs, sample.tensors, cotangents(outputs), allow_unused=True
+    )
+    return outputs, grads
+
+
+def assert_close(actual: Any, expected: Any, what: str) -> None:
+    """Equal to 2⁸ units of rounding of the tensor's own largest entry (or of 1)."""
+    if isinstance(expected, (tuple, list)):
+        assert len(actual) == len(expected), f"{what}: {len(actual)} tensors"
+        for i, pair in enumerate(zip(actual, expected, strict=True)):
+            assert_close(*pair, f"{what} {i}")
+    elif expected is None or actual is None:
+        rest = expected if actual is None else actual
+        assert rest is None or not rest.any(), f"{what}: None against a gradient"
+    else:
+        exact = not expected.dtype.is_floating_point
+        entries = expected.detach().nan_to_num(0.0, 0.0, 0.0).abs()
+        scale = max(1.0, entries.max().item() if entries.numel() else 0.0)
+        atol = 0.0 if exact else 2**8 * torch.finfo(expected.dtype).eps * scale
+        torch.testing.assert_close(
+            *(actual, expected),
+            rtol=0,
+            atol=atol,
+            equal_nan=True,
+            msg=lambda text: f"{what}: {text}",
+        )
+
+
+def drop_in_op(opinfo: OpInfo, sample: SampleInput) -> None:
+    """Outputs and gradients as torch's: values to rounding, shape, dtype, NaN."""
+    expected = evaluate(opinfo.torch_op, sample)
+    assert_close(evaluate(opinfo.op, sample), expected, "output, gradient")
 
 
 def _twins(given: ModuleInput) -> tuple[torch.nn.Module, torch.nn.Module]:
