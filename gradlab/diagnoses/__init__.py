@@ -32,6 +32,7 @@ from ._unflipped_kernel import UnflippedKernel as UnflippedKernel
 from ._unreduced import Unreduced as Unreduced
 from ._wrong_argument import WrongArgument as WrongArgument
 from ._wrong_direction import WrongDirection as WrongDirection
+from ._wrong_index import WrongIndex as WrongIndex
 from ._wrong_operand import WrongOperand as WrongOperand
 
 Diagnosis = Callable[[Mismatch], str | None]
@@ -47,6 +48,7 @@ diagnoses: tuple[Diagnosis, ...] = (
     UnflippedKernel(),
     Transposed(),
     OffByOne(),
+    WrongIndex(),
     WrongDirection(),
     FirstElementOnly(),
     NonlinearGradOutput(),

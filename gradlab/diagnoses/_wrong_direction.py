@@ -9,6 +9,7 @@ from torch import Tensor
 from gradlab.subject import Mismatch
 
 from ._evidence import Evidence, evidence
+from ._wrong_index import WrongIndex
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class WrongDirection:
             return None
         for dim, n in enumerate(shape):
             if n > 2 and seen.explained_by(lambda i, d=dim: _reversed(seen, i, d)):
-                if _shifts(seen, dim):
+                if _shifts(seen, dim) or WrongIndex()(mismatch):
                     continue
                 return (
                     f"the backward runs along axis {dim} in the direction of the "

@@ -568,4 +568,13 @@ mutants = (
         wrong(_scan, _scan_wrong),
         (t(4, 3), t(3, 3)),
     ),
+    Mutant(
+        "permuted again",
+        "WrongIndex",
+        r"at \[0, 0\] it is grad_output\[0, 2\], and grad_output\[0, 1\] is meant",
+        wrong(
+            lambda x, i: x.index_select(1, i), lambda x, i, y, v: v.index_select(1, i)
+        ),
+        (t(3, 5), torch.tensor([2, 0, 3, 4, 1])),
+    ),
 )
