@@ -122,7 +122,7 @@ class Run:
         except Exception as error:
             # Checks expect the code under test to raise where that is a fault; here it
             # refuses a point of our making, such as a matrix no longer definite.
-            self._leave_out(check, f"the code under test raises {Crash(error)}")
+            self._leave_out(check, f"it did not come to an end: {Crash(error)}")
 
     def _leave_out(self, check: Check, reason: str) -> None:
         self.not_checked[code_of(check)] = reason

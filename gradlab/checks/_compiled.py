@@ -38,10 +38,12 @@ class Compiled:
 
     Two traps are torch's own, and notes: the same tensor passed twice (pytorch#183604),
     and torch.func.grad under compile, which drops custom backwards (pytorch#193279).
+    The second takes as long as all the rest; `func` says whether to look for it.
     """
 
     level: Level = "contract"
     opt_in: bool = True
+    func: bool = True
 
     def __call__(self, subject: Subject) -> Iterator[Mismatch]:
         """Yields an error for another result, notes for what does not compile."""
@@ -74,7 +76,7 @@ class Compiled:
                 return
             yield from _same_twice(subject, compiled)
             real = not any(y.is_complex() for y in subject.outputs)
-            if real and not lacks_setup_context(classes):
+            if self.func and real and not lacks_setup_context(classes):
                 yield from _func_grad(subject)
 
 

@@ -153,4 +153,5 @@ def _tensors(value: Any) -> Tensors:
 def _counts(tensor: Tensor) -> bool:
     """Masks, indices and single numbers on ctx are common, and cost little."""
     floats = tensor.is_floating_point() or tensor.is_complex()
-    return floats and tensor.numel() > 1
+    numbers = tensor.untyped_storage().nbytes() // tensor.element_size()
+    return floats and min(tensor.numel(), numbers) > 1

@@ -89,18 +89,17 @@ def _along(subject: Subject, way: _Way, seed: int) -> list[int]:
 
 
 def _double_backward(subject: Subject, us: Tensors, call: _Call) -> Grads | None:
-    """∂/∂x ⟨x̄, u⟩; None where a Function has a part in it that must not."""
+    """∂/∂x ⟨x̄, u⟩; None where there is none, or none to trust."""
     xs = subject.fresh()
-    vs = [v.clone() for v in subject.cotangents[0]]
-    found = grad(subject.run(xs, call), xs, vs, create_graph=True)
-    reached = [g for g in found if g is not None]
-    names = [node.name() for node in graph_nodes(reached)]
-    if any(name.endswith("::Error") for name in names):
-        return None  # declared absent
-    if call is not None and any(
-        hasattr(node, "_forward_cls") for node in graph_nodes(reached)
-    ):
+    ys = subject.run(xs, call)
+    if call is not None and any(hasattr(n, "_forward_cls") for n in graph_nodes(ys)):
         return None  # a Function is no better a witness than the one under test
+    # They require grad: once_differentiable says nothing where none of them does.
+    vs = [v.clone().requires_grad_() for v in subject.cotangents[0]]
+    found = grad(ys, xs, vs, create_graph=True)
+    reached = [g for g in found if g is not None]
+    if any(node.name().endswith("::Error") for node in graph_nodes(reached)):
+        return None  # declared absent
     pairs = [
         (g, u)
         for g, u in zip(found, us, strict=True)

@@ -16,7 +16,6 @@ CONTRACTIONS = (
     "Linear",
     "Conv",
     "Mv",
-    "Dot",
 )
 """How the nodes of products of matrices are called: the work that is worth saving."""
 

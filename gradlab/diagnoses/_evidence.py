@@ -7,6 +7,7 @@ better than the truth does.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,6 +35,9 @@ Proposal = Callable[[int], Tensor | None]
 
 MANY, FEW = 600, 24
 """Up to so many entries, finite differences are cheap enough once, or at each point."""
+
+BUDGET = 10.0
+"""Seconds from the first proposal on; a slow function is left unexplained after it."""
 
 
 @dataclass(frozen=True)
@@ -111,11 +115,17 @@ class Evidence:
         Args:
             proposal: The gradient that a mistake would give.
         """
+        if time.perf_counter() > self._deadline:
+            return False
         for i in (0, 1):
             candidate = attempt(lambda i=i: proposal(i))
             if not isinstance(candidate, Tensor) or not self.matches(i, candidate):
                 return False
         return True
+
+    @cached_property
+    def _deadline(self) -> float:
+        return time.perf_counter() + BUDGET
 
     @cached_property
     def factor(self) -> float | None:

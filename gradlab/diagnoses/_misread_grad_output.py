@@ -33,8 +33,12 @@ class MisreadGradOutput:
                     if Unreduced()(mismatch):
                         return None
                     of = f" {j}" if len(seen.cotangents[0]) > 1 else ""
-                    return f"grad_output{of} is misread: it {what}"
+                    return f"grad_output{of} is misread: it {_plainly(what)}"
         return None
+
+
+def _plainly(what: str) -> str:
+    return "is transposed" if what.endswith("(1, 0)") and "has" in what else what
 
 
 def _is_a_move_of_the_gradient(seen: Evidence, move: Rearrangement) -> bool:

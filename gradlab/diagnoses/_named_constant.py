@@ -105,8 +105,9 @@ def _of_sizes(subject: Subject) -> Iterator[tuple[float, str]]:
         yield math.sqrt(n), f"√d with d = {n} ({what})"
         yield 1 / math.sqrt(n), f"1/√d with d = {n} ({what})"
         if n > 1:
-            yield n / (n - 1), f"n/(n − 1) with n = {n} ({what})"
-            yield (n - 1) / n, f"(n − 1)/n with n = {n} ({what})"
+            # Small fractions have many parents: name one without insisting on it.
+            yield n / (n - 1), f"{n}/{n - 1}, as n/(n − 1) of n = {n} ({what}) would be"
+            yield (n - 1) / n, f"{n - 1}/{n}, as (n − 1)/n of n = {n} ({what}) would be"
     for n, what in sizes:
         yield n * n, f"N² with N = {n} ({what})"
         yield 1 / n**2, f"1/N² with N = {n} ({what})"

@@ -23,7 +23,7 @@ class OffByOne:
             return None
         for k in (1, -1, 2, -2):
             for dim, n in enumerate(seen.x.shape):
-                if n > abs(k) + 1 and _shifted(seen, dim, k):
+                if n > 2 * abs(k) and _shifted(seen, dim, k):
                     return (
                         f"the gradient is shifted by {k:+d} along axis {dim} against "
                         "the true one: an index is off"

@@ -11,16 +11,18 @@ import os
 import sys
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
-from typing_extensions import TypeIs
 
 from ._formulas import FORMULAS
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
 
 MOST = 160
 """Forwards of more steps than this are not taken apart."""

@@ -66,7 +66,9 @@ def _of_gradient(seen: Evidence) -> str | None:
         lambda i: seen.expected[i].reshape(-1)[places].view(seen.x.shape)
     ):
         return None
-    first = int((places != torch.arange(places.numel())).nonzero()[0])
+    first = int(
+        (places != torch.arange(places.numel(), device=places.device)).nonzero()[0]
+    )
     here, there = (_index(k, seen.x.shape) for k in (first, int(places[first])))
     return (
         f"the entries of the gradient are in other places: at {here} is the one of "

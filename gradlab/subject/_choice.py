@@ -1,7 +1,8 @@
 """Recognises a gradient that is a choice: straight-through, reversal, a spike, ...
 
 Only where the forward makes the choice plausible: it is piecewise constant, so that its
-derivative is useless, or it is the identity, so that its backward is all there is.
+derivative is useless, it clamps to an interval, or it is the identity or ignores the
+input, so that its backward is all there is.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ._subject import Subject, filled, largest_entry
+from ._mismatch import Crash, attempt
+from ._subject import Subject, Tensors, filled, largest_entry
 
 
 def recognise(subject: Subject, place: int) -> str | None:
@@ -26,13 +28,19 @@ def recognise(subject: Subject, place: int) -> str | None:
     first, second = (filled(g[place], x) for g in subject.gradients)
     if _identity(subject, place):
         return _of_identity(subject, place, first, second)
-    if not _steps(subject, place):
-        return None
     matching = _same_shape_output(subject, x)
     if matching is None:
-        return "a gradient chosen for a forward that is piecewise constant"
-    v, w = (cotangents[matching] for cotangents in subject.cotangents)
+        return _CHOSEN if _steps(subject, place) else None
+    # A float32 output of a float64 input, as `(x > 0).float()` is.
+    v, w = (cotangents[matching].to(first.dtype) for cotangents in subject.cotangents)
     constant = _ratio(first, v)
+    passed_on = constant == 1.0 and _close(second, w)
+    if passed_on and _ignores(subject, place):
+        return "grad_output is passed on to an input that the forward does not read"
+    if passed_on and _clamps(subject, place, matching):
+        return "straight-through: grad_output is passed on where the forward clamps too"
+    if not _steps(subject, place):
+        return None
     if constant is not None and _close(second, constant * w):
         if abs(constant - 1) < 1e-6:
             return "straight-through: grad_output is passed on as it is"
@@ -47,7 +55,10 @@ def recognise(subject: Subject, place: int) -> str | None:
             "a surrogate slope over a step: grad_output times a function of the input, "
             f"largest ({largest_entry(slope):.3g}) near {float(peak.real):.3g}"
         )
-    return "a gradient chosen for a forward that is piecewise constant"
+    return _CHOSEN
+
+
+_CHOSEN = "a gradient chosen for a forward that is piecewise constant"
 
 
 def _identity(subject: Subject, place: int) -> bool:
@@ -76,21 +87,54 @@ def _of_identity(subject: Subject, place: int, first: Tensor, second: Tensor) ->
 def _steps(subject: Subject, place: int) -> bool:
     """Whether the forward is constant around the point and not constant at large."""
     x = subject.tensors[place]
+    draw = _draw(subject, x)
+    near = _outputs(subject, place, x + 1e2 * subject.eps * draw)
+    if not _same(subject.outputs, near):
+        return False
+    far = _outputs(subject, place, x + draw)
+    if far is None:  # out of the domain: the same numbers in another order are not
+        far = _outputs(subject, place, x.reshape(-1).flip(0).view(x.shape))
+    return far is not None and not _same(subject.outputs, far)
+
+
+def _ignores(subject: Subject, place: int) -> bool:
+    """Whether the outputs stay the same when the input is another one altogether."""
+    x = subject.tensors[place]
+    return _same(subject.outputs, _outputs(subject, place, x + _draw(subject, x)))
+
+
+def _clamps(subject: Subject, place: int, matching: int) -> bool:
+    """Whether the forward is the identity between two bounds, and constant beyond."""
+    x, y = subject.tensors[place], subject.outputs[matching]
+    if x.is_complex() or len(subject.outputs) > 1 or not bool((x == y).any()):
+        return False
+    far = 1e3 * (largest_entry(x) + largest_entry(y))
+    low, lower, high, higher = (
+        _outputs(subject, place, torch.full_like(x, t))
+        for t in (-far, -2 * far, far, 2 * far)
+    )
+    if low is None or high is None or not (_same(low, lower) and _same(high, higher)):
+        return False
+    between = (y == x) | (y == low[0]) | (y == high[0])
+    return bool((low[0] < high[0]).all()) and bool(between.all())
+
+
+def _draw(subject: Subject, x: Tensor) -> Tensor:
     generator = torch.Generator().manual_seed(subject.seed)
     draw = torch.randn(x.shape, dtype=torch.float64, generator=generator).to(x)
-    size = largest_entry(x) or 1.0
+    return draw * (largest_entry(x) or 1.0)
 
-    def outputs(step: float) -> tuple[Tensor, ...]:
-        tensors = [t.clone() for t in subject.tensors]
-        tensors[place] = x + step * size * draw
-        with torch.no_grad():
-            return subject.run(tensors)
 
-    near, far = outputs(1e2 * subject.eps), outputs(1.0)
-    same = [torch.equal(y, z) for y, z in zip(subject.outputs, near, strict=True)]
-    return all(same) and not all(
-        torch.equal(y, z) for y, z in zip(subject.outputs, far, strict=True)
-    )
+def _outputs(subject: Subject, place: int, x: Tensor) -> Tensors | None:
+    tensors = [t.clone() for t in subject.tensors]
+    tensors[place] = x
+    with torch.no_grad():
+        outputs = attempt(lambda: subject.run(tensors))
+    return None if isinstance(outputs, Crash) else outputs
+
+
+def _same(first: Tensors, second: Tensors | None) -> bool:
+    return second is not None and all(map(torch.equal, first, second))
 
 
 def _same_shape_output(subject: Subject, x: Tensor) -> int | None:

@@ -195,5 +195,5 @@ def _short(low: float, high: float) -> str:
     for digits in range(12):
         for value in (round(middle, digits), round(low, digits), round(high, digits)):
             if low <= value <= high:
-                return f"{value:g}"
+                return f"{value + 0.0:g}"
     return f"{middle:g}"

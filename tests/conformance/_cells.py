@@ -18,6 +18,7 @@ from gradlab._run import code_of
 from gradlab.checks import (
     AccurateAsReference,
     ActivationCheckpointing,
+    Compiled,
     KeepsNothing,
     MatchesReference,
     NeedsInputGrad,
@@ -31,6 +32,7 @@ Cell = Callable[[OpInfo, SampleInput], None]
 
 _STRICT: tuple[Check, ...] = (
     ActivationCheckpointing(ways=(False, True), refused="error"),
+    Compiled(func=False),
     KeepsNothing(attribute="error"),
     NeedsInputGrad(waste="error"),
 )
