@@ -168,6 +168,8 @@ def _no_zeros(setup_context: _Rule) -> _Rule:
     def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         ctx.set_materialize_grads(False)
         setup_context(ctx, inputs, output)
+        if torch.compiler.is_compiling():
+            ctx.has_gradient = tuple(map(_has_gradient, inputs))
 
     return setup
 
@@ -176,6 +178,8 @@ def _dispatch(rule: _Rule, fused: _Rule | None) -> _Rule:
     """One backward out of two spellings: the rule, and its fused kernel if any."""
 
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
+        if torch.compiler.is_compiling() and not isinstance(ctx, _AllAsked):
+            ctx = _AllAsked(ctx)
         sent = [grad for grad in grads if grad is not None]
         if not sent:
             return (None,) * len(ctx.needs_input_grad)
@@ -193,6 +197,29 @@ def _dispatch(rule: _Rule, fused: _Rule | None) -> _Rule:
         return rule(_Widened(ctx), *map(_widen, grads))
 
     return backward
+
+
+class _AllAsked:
+    """A ctx that asks for every gradient there is; compilers drop what nobody uses.
+
+    Under `torch.compile(torch.func.grad(f))`, Dynamo's own `needs_input_grad` is False
+    for an argument of f wherever another input of the Function is an intermediate
+    tensor: the gradients of all weights but those of the first layer would be zero.
+    """
+
+    def __init__(self, ctx: Any) -> None:
+        self._ctx = ctx
+
+    @property
+    def needs_input_grad(self) -> tuple[bool, ...]:
+        return getattr(self._ctx, "has_gradient", self._ctx.needs_input_grad)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ctx, name)
+
+
+def _has_gradient(arg: Any) -> bool:
+    return isinstance(arg, Tensor) and (arg.is_floating_point() or arg.is_complex())
 
 
 class _Widened:

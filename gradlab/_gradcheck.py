@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from ._report import Finding, Level, Report, Verdict
 from ._run import LEVELS, Progress, Run
@@ -113,7 +114,8 @@ def _check(
     so_far: Callable[[Report], None] | None = None,
 ) -> Report:
     began = time.perf_counter()
-    with undisturbed((fn, reference)), warnings.catch_warnings():
+    given = tree_leaves((fn, reference, inputs, kwargs))
+    with undisturbed(given), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         progress("forward_runs")
         subject = build(fn, inputs, kwargs=kwargs, reference=reference, seed=seed)

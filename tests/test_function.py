@@ -85,6 +85,32 @@ def test_compiled_code_runs_the_fused_spelling_and_keeps_forward_mode(
     assert slope(tangent, x) == 5
 
 
+def test_compiled_func_grad_asks_for_the_gradient_of_an_argument_of_its_own() -> None:
+    class Product(Function):
+        @staticmethod
+        def forward(x: Tensor, w: Tensor) -> Tensor:
+            return x * w
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+            ctx.save_for_backward(*inputs)
+
+        @staticmethod
+        def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+            x, w = ctx.saved_tensors
+            wants_x, wants_w = ctx.needs_input_grad
+            return grad_y * w if wants_x else None, grad_y * x if wants_w else None
+
+    def loss(v: Tensor, w: Tensor) -> Tensor:
+        # Beside 2 v, an intermediate tensor, Dynamo says that w needs no gradient.
+        return Product.call(2 * v, w).square().sum()
+
+    points = torch.randn(3), torch.randn(3)
+    grad = torch.func.grad(loss, (0, 1))
+    compiled = torch.compile(grad, backend="aot_eager")
+    torch.testing.assert_close(compiled(*points), grad(*points))
+
+
 @pytest.mark.parametrize("compiled", [False, True])
 def test_autocast_casts_the_inputs_and_is_off_inside(x: Tensor, compiled: bool) -> None:
     torch._dynamo.reset()

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from gradlab._report import Level, Severity
@@ -153,5 +154,7 @@ def _tensors(value: Any) -> Tensors:
 def _counts(tensor: Tensor) -> bool:
     """Masks, indices and single numbers on ctx are common, and cost little."""
     floats = tensor.is_floating_point() or tensor.is_complex()
-    numbers = tensor.untyped_storage().nbytes() // tensor.element_size()
-    return floats and min(tensor.numel(), numbers) > 1
+    if tensor.layout != torch.strided:
+        return floats
+    kept = tensor.untyped_storage().nbytes() // tensor.element_size()
+    return floats and min(tensor.numel(), kept) > 1

@@ -65,7 +65,8 @@ class MatchesReference:
 
 def _forward(subject: Subject) -> Iterator[Mismatch]:
     with torch.no_grad():
-        theirs = attempt(lambda: subject.run(subject.tensors, subject.reference))
+        own = [x.clone() for x in subject.tensors]
+        theirs = attempt(lambda: subject.run(own, subject.reference))
     if not isinstance(theirs, tuple):
         said = f"the reference raised {theirs}"
     elif [y.shape for y in theirs] != [y.shape for y in subject.outputs]:
@@ -74,10 +75,10 @@ def _forward(subject: Subject) -> Iterator[Mismatch]:
             f"reference {[list(y.shape) for y in theirs]}"
         )
     else:
-        errors = [
-            largest_entry(y - z) / (largest_entry(z) or 1.0)
-            for y, z in zip(subject.outputs, theirs, strict=True)
-        ]
+        pairs = list(zip(subject.outputs, theirs, strict=True))
+        errors = [largest_entry(y - z) / (largest_entry(z) or 1.0) for y, z in pairs]
+        if any(bool((y.isfinite() != z.isfinite()).any()) for y, z in pairs):
+            errors.append(float("inf"))
         if max(errors, default=0.0) <= subject.tolerance:
             return
         said = f"the forward differs from the reference by {max(errors):.2g}"

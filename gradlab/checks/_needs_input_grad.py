@@ -70,11 +70,13 @@ class NeedsInputGrad:
                         place=found[0].place,
                     )
         for crash, which in crashes.items():
+            first = " or ".join(which[:2])
+            more = f", and for {len(which) - 2} more subsets" * (len(which) > 2)
             yield Mismatch(
                 "needs_input_grad",
                 "error",
-                f"it raises {crash} when only {' or '.join(which)} requires grad",
-                where=f"only {' or '.join(which)} requires grad",
+                f"it raises {crash} when only {first} requires grad{more}",
+                where=f"only {first} requires grad{more}",
                 hint="save whatever any gradient needs, and ask ctx.needs_input_grad",
                 subject=subject,
             )

@@ -147,7 +147,14 @@ def _another_forward_between(subject: Subject) -> Grads:
     leaves = subject.fresh()
     ys = subject.run(leaves)
     elsewhere = [0.9 * x + 0.05 * (largest_entry(x) or 1.0) for x in subject.tensors]
-    attempt(lambda: subject.run(subject.fresh(elsewhere)))
+    # The parameters of a Module stay the same tensors from one forward to the next.
+    other = [
+        leaf if place in subject.lent else x
+        for place, leaf, x in zip(
+            subject.places, leaves, subject.fresh(elsewhere), strict=True
+        )
+    ]
+    attempt(lambda: subject.run(other))
     return grad(ys, leaves, [v.clone() for v in subject.cotangents[0]])
 
 

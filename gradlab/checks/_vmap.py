@@ -44,8 +44,10 @@ class Vmap:
         if not classes:
             return
         absent = []
-        lacking = lacks_setup_context(classes) or _lacks_rule(classes)
-        if lacking:
+        lacking = _lacks_rule(classes)
+        if lacks_setup_context(classes):
+            pass  # FuncGrad says so: nothing of torch.func runs it.
+        elif lacking:
             absent.append(f"torch.func.vmap has no rule for {', '.join(lacking)}")
         else:
             yield from _over_inputs(subject, classes)

@@ -42,8 +42,8 @@ def other_sizes(subject: Subject) -> Iterator[Subject]:
     itself (the sines of a rotary embedding).
     """
     tensors = [a for a in subject.leaves if isinstance(a, Tensor)]
-    sizes = dict.fromkeys(n for t in tensors for n in t.shape if n > 1)
-    for size in list(sizes)[:4]:
+    sizes = _sizes(subject)
+    for size in sizes[:4]:
         new = _new_size(size, tensors, subject)
         tried = (
             _resized(subject, size, new, which) for which in (_everywhere, _first_only)
@@ -66,9 +66,8 @@ def equal_sizes(subject: Subject) -> Iterator[Subject]:
     if not first.ndim:
         return
     target = first.shape[-1]
-    tensors = [a for a in subject.leaves if isinstance(a, Tensor)]
-    sizes = dict.fromkeys(n for t in tensors for n in t.shape if n > 1)
-    for size in list(sizes)[:4]:
+    sizes = _sizes(subject)
+    for size in sizes[:4]:
         if size != target and target > 1:
             tried = [_resized(subject, size, target, _everywhere)]
             title = f"size {target} instead of {size}"
@@ -139,6 +138,16 @@ def _first(subject: Subject) -> Tensor:
 
 def _shapes(subject: Subject) -> list[tuple[int, ...]]:
     return _shapes_of(subject.leaves)
+
+
+def _sizes(subject: Subject) -> list[int]:
+    """Of inputs and indices: a table alone may be bound to its size, as filters are."""
+    shapes = _shapes_of(
+        a
+        for i, a in enumerate(subject.leaves)
+        if i in subject.places or not (isinstance(a, Tensor) and a.is_floating_point())
+    )
+    return list(dict.fromkeys(n for shape in shapes for n in shape if n > 1))
 
 
 def _shapes_of(leaves: Iterable[Any]) -> list[tuple[int, ...]]:

@@ -67,7 +67,8 @@ def special_values(subject: Subject) -> Iterator[Subject]:
 
 def equal_values(subject: Subject) -> Iterator[Subject]:
     """Zeros at the same places of all inputs; inputs of one shape that agree there."""
-    free = [i for i, x in enumerate(subject.tensors) if not fixed(x) and x.numel()]
+    # Not in single numbers: two bounds of an interval that are equal leave none.
+    free = [i for i, x in enumerate(subject.tensors) if not fixed(x) and x.numel() > 1]
     if len(free) < 2:
         return
     tensors = list(subject.tensors)

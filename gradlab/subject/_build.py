@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from ._functions import Call
+from ._mismatch import Crash, attempt
 from ._random_state import RandomState
 from ._subject import Subject
 
@@ -56,12 +57,16 @@ def build(
         names = [*own, *names]
         owned = len(own)
     leaves, spec = pytree.tree_flatten((tuple(args), dict(options)))
+    modules = tuple(m for m in (fn, *leaves) if isinstance(m, torch.nn.Module))
+    lend, lent = _lender(modules, leaves)
     labels = _labels(names, args, options)
     _same_device(leaves, labels)
     places = _places(leaves, labels, title)
 
     def flat(function: Callable[..., Any]) -> Callable[..., Any]:
         def run(*leaves: Any) -> Any:
+            if modules:
+                lend(leaves)
             args, options = pytree.tree_unflatten(list(leaves), spec)
             return function(*args, **options)
 
@@ -77,7 +82,8 @@ def build(
         seed,
         reference=None if reference is None else flat(reference),
         owned=owned,
-        modules=tuple(m for m in (fn, *leaves) if isinstance(m, torch.nn.Module)),
+        lent=lent,
+        modules=modules,
     )
     return _first_run(subject)
 
@@ -93,6 +99,9 @@ def subject_of(call: Call, template: Subject) -> Subject | None:
         The subject; None where nothing in it can be differentiated.
     """
     places = tuple(i for i, needed in enumerate(call.needed) if needed)
+    modules = tuple(a for a in call.args if isinstance(a, torch.nn.Module))
+    if modules:
+        return None  # whose parameters are not these arguments
     names = _parameters(call.function.forward, skip=_takes_ctx(call.function))
     names += [f"input {i}" for i in range(len(names), len(call.args))]
     subject = Subject(
@@ -104,7 +113,6 @@ def subject_of(call: Call, template: Subject) -> Subject | None:
         template.random_state,
         template.seed,
         template.single,
-        modules=tuple(a for a in call.args if isinstance(a, torch.nn.Module)),
     )
     return subject if places and any(subject.differentiable) else None
 
@@ -116,6 +124,7 @@ def _first_run(subject: Subject) -> Subject:
     for candidate in (wide, _cloning(wide), subject, _cloning(subject)):
         try:
             if any(candidate.differentiable):
+                candidate = _where_backward_runs(candidate, subject)
                 return candidate if not _single(candidate) else _as_single(candidate)
             candidate.__dict__.pop("differentiable")
             outputs = pytree.tree_leaves(candidate.call(*candidate.leaves))
@@ -142,6 +151,15 @@ def _first_run(subject: Subject) -> Subject:
         f"fn must run on the inputs it is checked with: {subject.title} raised "
         f"{type(error).__name__}: {error}\nIt was called with {described}"
     ) from error
+
+
+def _where_backward_runs(wide: Subject, given: Subject) -> Subject:
+    """In the dtypes given, where they alone suit the backward."""
+    if wide.dtype != given.dtype and isinstance(attempt(lambda: wide.gradients), Crash):
+        narrow = dataclasses.replace(given, call=wide.call)
+        if not isinstance(attempt(lambda: narrow.gradients), Crash):
+            return narrow
+    return wide
 
 
 def describe(value: Any) -> str:
@@ -261,8 +279,7 @@ def _with_parameters(
     kept = list(state)
 
     def call(*args: Any, **options: Any) -> Any:
-        named = dict(zip(kept, args[:count], strict=True))
-        return torch.func.functional_call(module, named, args[count:], options)
+        return module(*args[count:], **options)
 
     if reference is None:
         return call, [*state.values(), *args], None, kept
@@ -274,6 +291,50 @@ def _with_parameters(
         return torch.func.functional_call(reference, named, args[count:], options)
 
     return call, [*state.values(), *args], expected, kept
+
+
+def _lender(
+    modules: Sequence[torch.nn.Module], leaves: Sequence[Any]
+) -> tuple[Callable[[Sequence[Any]], None], frozenset[int]]:
+    """What puts the arguments of a run into the Modules whose tensors they stand for.
+
+    And which arguments these are. They stay there until the next run, since a backward
+    may run the Module again. What is no argument follows the dtype; `undisturbed` puts
+    all of it back.
+    """
+    index = {id(x): i for i, x in enumerate(leaves) if isinstance(x, Tensor)}
+    slots: list[tuple[dict[str, Any], str, int]] = []
+    others: list[tuple[dict[str, Any], str, Tensor]] = []
+    for space in (s for m in modules for sub in m.modules() for s in _spaces(sub)):
+        for key, tensor in space.items():
+            if id(tensor) in index:
+                slots.append((space, key, index[id(tensor)]))
+            elif tensor is not None:
+                others.append((space, key, tensor))
+
+    def lend(given: Sequence[Any]) -> None:
+        for space, key, i in slots:
+            space[key] = given[i]
+        dtypes = [x.dtype.to_real() for x in given if _inexact(x)]
+        for space, key, tensor in others:
+            moved = tensor.detach().clone()
+            if _inexact(tensor) and dtypes:
+                moved = moved.to(
+                    dtypes[0].to_complex() if tensor.is_complex() else dtypes[0]
+                )
+            space[key] = moved.requires_grad_(tensor.requires_grad)
+
+    return lend, frozenset(i for _, _, i in slots)
+
+
+def _spaces(module: torch.nn.Module) -> tuple[dict[str, Any], dict[str, Any]]:
+    return module._parameters, module._buffers
+
+
+def _inexact(value: Any) -> bool:
+    return isinstance(value, Tensor) and (
+        value.is_floating_point() or value.is_complex()
+    )
 
 
 def _labels(
@@ -344,12 +405,13 @@ def undisturbed(functions: Iterable[Any] = ()) -> Iterator[None]:
 
     Args:
         functions: What will be called. The Modules among them, bound to them or in
-            their closures get their buffers and training flags back.
+            their closures get their tensors and training flags back.
     """
     state = RandomState()
     owners = dict.fromkeys(m for fn in functions for m in _modules(fn))
     modules = dict.fromkeys(m for owner in owners for m in owner.modules())
     training = {m: m.training for m in modules}
+    tensors = [(space, dict(space)) for m in modules for space in _spaces(m)]
     buffers = {b: b.clone() for m in modules for b in m.buffers(recurse=False)}
     try:
         with (
@@ -362,6 +424,9 @@ def undisturbed(functions: Iterable[Any] = ()) -> Iterator[None]:
         state.restore()
         for module, was in training.items():
             module.training = was
+        for space, kept in tensors:
+            space.clear()
+            space.update(kept)
         with torch.no_grad():
             for buffer, value in buffers.items():
                 buffer.copy_(value)

@@ -34,7 +34,7 @@ def recognise(subject: Subject, place: int) -> str | None:
     # A float32 output of a float64 input, as `(x > 0).float()` is.
     v, w = (cotangents[matching].to(first.dtype) for cotangents in subject.cotangents)
     constant = _ratio(first, v)
-    passed_on = constant == 1.0 and _close(second, w)
+    passed_on = torch.equal(first, v) and torch.equal(second, w)
     if passed_on and _ignores(subject, place):
         return "grad_output is passed on to an input that the forward does not read"
     if passed_on and _clamps(subject, place, matching):
@@ -67,7 +67,7 @@ def _identity(subject: Subject, place: int) -> bool:
 
 
 def _of_identity(subject: Subject, place: int, first: Tensor, second: Tensor) -> str:
-    v, w = (cotangents[0] for cotangents in subject.cotangents)
+    v, w = (cotangents[0].to(first.dtype) for cotangents in subject.cotangents)
     constant = _ratio(first, v)
     if constant is not None and _close(second, constant * w):
         if constant < 0:

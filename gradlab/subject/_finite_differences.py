@@ -194,12 +194,12 @@ def gradient(
 def _outputs(
     subject: Subject, directions: Sequence[Tensor | None], t: float
 ) -> Tensors:
-    with torch.no_grad():
-        tensors = [
-            x.clone() if u is None or t == 0.0 else x + t * u
-            for x, u in zip(subject.tensors, directions, strict=True)
-        ]
-        return tuple(y.detach().clone() for y in subject.run(tensors))
+    tensors = [
+        x if u is None or t == 0.0 else x + t * u
+        for x, u in zip(subject.tensors, directions, strict=True)
+    ]
+    # They require grad, as in a real run: a forward may ask them.
+    return tuple(y.detach().clone() for y in subject.run(subject.fresh(tensors)))
 
 
 def _rms(x: Tensor) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from gradlab._report import Level, Severity, Verdict
@@ -74,6 +75,12 @@ class Crash:
     """What the code under test raised, and where."""
 
     error: Exception
+
+    @property
+    def of_linear_algebra(self) -> bool:
+        """Whether it is about a matrix, singular here say: a refusal, not a fault."""
+        linalg_error = torch.linalg.LinAlgError  # pyright: ignore[reportPrivateImportUsage]
+        return isinstance(self.error, linalg_error)
 
     def __str__(self) -> str:
         """Type, message and the user's own line, if it is known."""

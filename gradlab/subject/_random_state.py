@@ -29,20 +29,29 @@ class RandomState:
         numpy = sys.modules.get("numpy")
         self._numpy = numpy.random.get_state() if numpy else None
 
-    def restore(self) -> None:
-        """Puts all of them back."""
+    def restore(self, tensors: bool = True) -> None:
+        """Puts all of them back.
+
+        Args:
+            tensors: Whether to put back torch's and NumPy's too, which takes longer
+                than a small op.
+        """
+        random.setstate(self._python)
+        if not tensors:
+            return
         torch.set_rng_state(self._cpu)
         if self._cuda:
             torch.cuda.set_rng_state_all(self._cuda)
-        random.setstate(self._python)
         if self._numpy is not None:
             sys.modules["numpy"].random.set_state(self._numpy)
 
     def same(self) -> bool:
-        """Whether none of them has been drawn from since."""
+        """Whether neither torch's nor NumPy's has been drawn from since.
+
+        Python's does not count: decorators that check types draw from it.
+        """
         return (
             torch.equal(self._cpu, torch.get_rng_state())
-            and self._python == random.getstate()
             and (
                 self._numpy is None
                 or _same(self._numpy, sys.modules["numpy"].random.get_state())

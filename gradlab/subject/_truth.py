@@ -8,7 +8,7 @@ them without a word.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -114,7 +114,20 @@ def own_gradient(
         tensors: The point to run at, instead of the subject's.
     """
     with own_forward_differentiated(functions(subject)):
-        return subject.vjp(cotangents, tensors)
+        try:
+            return subject.vjp(cotangents, tensors)
+        except RuntimeError as error:
+            if "leaf Variable" not in str(error):
+                raise
+        # Inside a Function it may write to what comes from a leaf, outside it may not.
+        return subject.vjp(cotangents, tensors, _on_copies(subject.call))
+
+
+def _on_copies(call: Callable[..., Any]) -> Callable[..., Any]:
+    def run(*args: Any) -> Any:
+        return call(*(a.clone() if isinstance(a, Tensor) else a for a in args))
+
+    return run
 
 
 def expected_gradient(

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
+from rich.table import Column, Table
 
 from gradlab import OpInfo, layers
 from gradlab._opinfo import make_tensors
@@ -43,7 +43,8 @@ def table(opinfos: Sequence[OpInfo]) -> tuple[Table, list[str], bool]:
             good &= excused and key in opinfo.known_failures
             reason += "" if excused else " (torch's own op passes)"
         notes.append(f"{opinfo.name} {key}: {reason}")
-    grid = Table("claim", *(opinfo.name for opinfo in opinfos))
+    claim = Column("claim", no_wrap=True)
+    grid = Table(claim, *(opinfo.name for opinfo in opinfos))
     for cell in (*CELLS, *MODULE_CELLS):
         grid.add_row(cell, *(_mark(counts[opinfo.name, cell]) for opinfo in opinfos))
     total = sum(counts.values(), Counter[str]())
@@ -78,7 +79,7 @@ def main() -> None:
     torch.set_num_threads(1)
     grid, notes, good = table(chosen)
     console = Console()
-    console.width = max(console.width, 150)
+    console.width = max(console.width, 160)
     console.print(grid)
     for note in notes:
         print(note)

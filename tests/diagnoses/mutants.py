@@ -209,7 +209,7 @@ mutants = (
     Mutant(
         "variance over n",
         "ConstantFactor",
-        r"\(n − 1\)/n with n = 4",
+        r"3/4, as \(n − 1\)/n of n = 4",
         wrong(
             lambda x: x.var(-1),
             lambda x, y, v: v[:, None] * 2 * (x - _mean_last(x)) / x.shape[-1],

@@ -16,7 +16,7 @@ from .mutants import say, t, wrong
         (4.0, "N = 4 (inputs[0].shape[1])"),
         (1 / 12, "1/N with N = 12 (inputs[0].numel())"),
         (3**0.5, "√d with d = 3 (inputs[0].shape[0])"),
-        (4 / 3, "n/(n − 1) with n = 4 (inputs[0].shape[1])"),
+        (4 / 3, "4/3, as n/(n − 1) of n = 4 (inputs[0].shape[1]) would be"),
         (2.0, "2"),
         (0.3, "inputs[1] = 0.3"),
         (1 / 0.7, "1/(1 − inputs[1]) with inputs[1] = 0.3"),
