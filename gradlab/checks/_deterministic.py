@@ -100,8 +100,8 @@ def _mismatch(
         verdict="correct" if rounding else "fragile",
         hint=""
         if rounding
-        else "uninitialised memory, a race, state that outlives a run, or a random "
-        "number generator of its own",
+        else "random numbers drawn in the backward, uninitialised memory, a race, or "
+        "state that outlives a run",
         numbers={"relative error": error},
         subject=subject,
     )

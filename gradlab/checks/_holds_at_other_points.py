@@ -46,7 +46,10 @@ class HoldsAtOtherPoints:
             raise NotChecked("needs a reference that finite differences cannot be")
         found: dict[tuple[str, ...], list[Mismatch]] = {}
         for point, guessed in _around(subject):
-            for mismatch in _at(point, subject, guessed):
+            found_here = attempt(lambda p=point, g=guessed: list(_at(p, subject, g)))
+            if isinstance(found_here, Crash):
+                continue  # a domain that ends right beside the point
+            for mismatch in found_here:
                 key = (mismatch.input, mismatch.verdict, mismatch.severity)
                 found.setdefault(key, []).append(mismatch)
         for same in found.values():

@@ -4,12 +4,8 @@
 against; checks read both and yield `Mismatch`es.
 """
 
-from ._build import (
-    build as build,
-    describe as describe,
-    subject_of as subject_of,
-    undisturbed as undisturbed,
-)
+from ._arguments import describe as describe
+from ._build import build as build, subject_of as subject_of
 from ._choice import recognise as recognise
 from ._finite_differences import (
     Derivative as Derivative,
@@ -33,6 +29,7 @@ from ._functions import (
     own_forward_stands_in as own_forward_stands_in,
 )
 from ._kink import judge as judge
+from ._lent import undisturbed as undisturbed
 from ._locate import locate as locate
 from ._mismatch import (
     Check as Check,

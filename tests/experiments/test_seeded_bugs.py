@@ -11,25 +11,9 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from experiments.bench.seeded_bugs import BUGS, KINDS, SeededBug
 from gradlab._opinfo import make_tensors
+from gradlab.diagnoses import diagnoses
 
-CAUSES = {
-    "SignFlip",
-    "ConstantFactor",
-    "Transposed",
-    "SwappedInputs",
-    "IgnoresGradOutput",
-    "FirstElementOnly",
-    "NonlinearGradOutput",
-    "Unreduced",
-    "DroppedOutput",
-    "MissingTerm",
-    "ExtraFactor",
-    "UnflippedKernel",
-    "OffByOne",
-    "MissingEps",
-    "MissingGradient",
-    "MissingConjugate",
-}
+CAUSES = {type(diagnosis).__name__ for diagnosis in diagnoses}
 VALUE_BUGS = [bug for bug in BUGS if bug.kind in ("value", "grad_output")]
 
 

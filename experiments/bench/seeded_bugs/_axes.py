@@ -615,6 +615,8 @@ bugs = (
         healthy=Inverse.apply,
         inputs=lambda make: (_well_conditioned(make(4, 4)),),
         source="textbook",
+        cause="Transposed",
+        says="transpos",
     ),
     SeededBug(
         name="softmax_sums_over_the_wrong_dim",
@@ -663,6 +665,8 @@ bugs = (
         healthy=CumSum.apply,
         inputs=lambda make: (make(3, 5),),
         source="textbook",
+        cause="WrongDirection",
+        says="direction|other way",
     ),
     SeededBug(
         name="cumsum_backward_is_exclusive",
@@ -749,6 +753,8 @@ bugs = (
         healthy=Shuffle.apply,
         inputs=lambda make: (make(5, 3), torch.tensor([3, 0, 4, 2, 1])),
         source="textbook",
+        cause="WrongIndex",
+        says="another entry of grad_output",
     ),
     SeededBug(
         name="scatter_add_gathers_along_the_wrong_dim",
@@ -761,6 +767,8 @@ bugs = (
             make(3, 3),
         ),
         source="textbook",
+        cause="WrongIndex",
+        says="another entry of grad_output",
     ),
     SeededBug(
         name="rotary_turns_the_gradient_forwards",

@@ -539,6 +539,8 @@ bugs = (
         healthy=SinCos.apply,
         inputs=lambda make: (make(3, 4),),
         source="textbook",
+        cause="DroppedOutput",
+        says="exchanged|swapped",
     ),
     SeededBug(
         name="linear_transposes_grad_output",
@@ -567,6 +569,8 @@ bugs = (
         healthy=Rnn.apply,
         inputs=lambda make: (make(2, 3, 4), make(4, 4)),
         source="textbook",
+        cause="FirstElementOnly",
+        says="only index 2 of dim 1",
     ),
     SeededBug(
         name="outer_product_uses_the_first_row_of_grad_output",
@@ -575,5 +579,7 @@ bugs = (
         healthy=OuterProduct.apply,
         inputs=lambda make: (make(3), make(4)),
         source="textbook",
+        cause="FirstElementOnly",
+        says="only index 0 of dim 0",
     ),
 )

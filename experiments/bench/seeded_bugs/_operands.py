@@ -814,6 +814,8 @@ bugs = (
         healthy=RmsNorm.apply,
         inputs=lambda make: (make(3, 4), make(4), 1e-6),
         source="Megatron-LM#6859",
+        cause="AlteredTerm",
+        says="factor weight too much",
     ),
     SeededBug(
         name="channel_scale_applies_the_weight_twice",
@@ -842,6 +844,8 @@ bugs = (
         healthy=Tanh.apply,
         inputs=lambda make: (make(3, 4),),
         source="textbook",
+        cause="WrongOperand",
+        says="x is used where the output is meant",
     ),
     SeededBug(
         name="sigmoid_multiplies_by_the_output_twice",
@@ -1016,6 +1020,8 @@ bugs = (
         healthy=MaskedFill.apply,
         inputs=lambda make: (make(3, 4), torch.arange(12).view(3, 4) % 4 == 1, -3.0),
         source="textbook",
+        cause="PartialFactor",
+        says="true gradient is 0",
     ),
     SeededBug(
         name="gelu_erf_with_tanh_backward",
@@ -1040,6 +1046,8 @@ bugs = (
         healthy=Huber.apply,
         inputs=lambda make: (make(3, 4), make(3, 4), 0.6),
         source="textbook",
+        cause="WrongArgument",
+        says="delta = 1",
     ),
     SeededBug(
         name="binary_cross_entropy_forgets_the_positive_weight",
@@ -1048,6 +1056,8 @@ bugs = (
         healthy=BinaryCrossEntropy.apply,
         inputs=lambda make: (make(2, 4), torch.arange(8).view(2, 4) % 3 == 0, 2.5),
         source="textbook",
+        cause="WrongArgument",
+        says="weight = 1",
     ),
     SeededBug(
         name="cross_entropy_forgets_class_weights",
@@ -1078,6 +1088,8 @@ bugs = (
             "mean",
         ),
         source="textbook",
+        cause="PartialFactor",
+        says="true gradient is 0",
     ),
     SeededBug(
         name="embedding_padding_row_gets_a_gradient",
@@ -1086,6 +1098,8 @@ bugs = (
         healthy=Embedding.apply,
         inputs=lambda make: (torch.tensor([[1, 0, 3], [3, 0, 2]]), make(4, 3), 0),
         source="textbook",
+        cause="PartialFactor",
+        says="true gradient is 0",
     ),
     SeededBug(
         name="lstm_cell_state_through_the_input_gate",
@@ -1106,6 +1120,8 @@ bugs = (
             torch.tensor([1, 3, 0, 2, 2]),
         ),
         source="textbook",
+        cause="FirstElementOnly",
+        says="only index 4 of dim 0",
     ),
     SeededBug(
         name="group_norm_uses_the_first_group_for_all",
@@ -1130,6 +1146,8 @@ bugs = (
         healthy=CubicNorm.apply,
         inputs=lambda make: (make(3, 4),),
         source="textbook",
+        cause="ExtraFactor",
+        says=r"sign\(x\)",
     ),
     SeededBug(
         name="logsumexp_backward_is_not_normalised",

@@ -709,6 +709,8 @@ bugs = (
         healthy=Normalise.apply,
         inputs=lambda make: (make(3, 4), 1e-6),
         source="textbook",
+        cause="MissingTerm",
+        says="sum|norm",
     ),
     SeededBug(
         name="abs_max_scale_treats_the_maximum_as_constant",
@@ -834,5 +836,7 @@ bugs = (
             "mean",
         ),
         source="textbook",
+        cause="WrongArgument",
+        says="smoothing = 0",
     ),
 )
