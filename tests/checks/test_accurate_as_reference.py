@@ -1,5 +1,7 @@
 """Errors in float32 and bfloat16, as multiples of the reference's."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -9,13 +11,13 @@ from gradlab.subject import NotChecked, build
 
 class Tanh(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx: Any, x: Any):
         y = x.tanh()
         ctx.save_for_backward(y)
         return y
 
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         (y,) = ctx.saved_tensors
         slope = torch.ops.aten.tanh_backward(torch.ones_like(y), y)
         return grad_y * slope
@@ -23,7 +25,7 @@ class Tanh(torch.autograd.Function):
 
 class RoundsToHalf(Tanh):
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         (y,) = ctx.saved_tensors
         slope = 1 - y * y
         half = slope.half().float() if y.dtype == torch.float32 else slope
@@ -32,14 +34,16 @@ class RoundsToHalf(Tanh):
 
 class OnlyDouble(Tanh):
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         (y,) = ctx.saved_tensors
         if y.dtype == torch.bfloat16:
             raise RuntimeError("not for bfloat16")
         return Tanh.backward(ctx, grad_y)
 
 
-def found(function, reference=torch.tanh, shape=(3, 4), **options):
+def found(
+    function: Any, reference: Any = torch.tanh, shape: Any = (3, 4), **options: Any
+):
     x = torch.randn(*shape, requires_grad=True)
     subject = build(function, x, reference=reference)
     return list(AccurateAsReference(**options)(subject))

@@ -1,5 +1,7 @@
 """One run, one result, whatever else is drawn."""
 
+from typing import Any
+
 import torch
 from torch.nn import functional as F
 
@@ -9,20 +11,20 @@ from gradlab.subject import build
 
 class Dropout(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx: Any, x: Any):
         keep = torch.rand_like(x) < 0.5
         ctx.save_for_backward(keep)
         return x * keep
 
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         (keep,) = ctx.saved_tensors
         return grad_y * keep
 
 
 class RedrawsMask(Dropout):
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         return grad_y * (torch.rand_like(grad_y) < 0.5)
 
 
@@ -30,7 +32,7 @@ class OwnGenerator(Dropout):
     generator = torch.Generator()
 
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         draw = torch.rand(grad_y.shape, generator=OwnGenerator.generator)
         return grad_y * (draw < 0.5)
 
@@ -39,20 +41,20 @@ class Rounds(torch.autograd.Function):
     runs = 0
 
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx: Any, x: Any):
         return x * 2
 
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         Rounds.runs += 1
         return 2 * grad_y * (1 + 1e-15 * (Rounds.runs % 2))
 
 
-def found(function, *inputs):
+def found(function: Any, *inputs: Any):
     return list(Deterministic()(build(function, inputs)))
 
 
-def x(*shape):
+def x(*shape: Any):
     return torch.randn(*shape, requires_grad=True)
 
 

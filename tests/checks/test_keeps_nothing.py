@@ -1,6 +1,7 @@
 """What belongs to a run dies with its outputs."""
 
 import gc
+from typing import Any
 
 import torch
 
@@ -10,47 +11,47 @@ from gradlab.subject import build
 
 class Tanh(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx: Any, x: Any):
         y = x.tanh()
         ctx.save_for_backward(y)
         return y
 
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         (y,) = ctx.saved_tensors
         return grad_y * (1 - y * y)
 
 
 class OutputOnCtx(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx: Any, x: Any):
         ctx.y = x.tanh()
         return ctx.y
 
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         return grad_y * (1 - ctx.y**2)
 
 
 class ListOnCtx(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx: Any, x: Any):
         ctx.saved = [x]
         return x**2
 
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         return 2 * grad_y * ctx.saved[0]
 
 
 class MaskOnCtx(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx: Any, x: Any):
         ctx.mask = x > 0
         return x.relu()
 
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         return grad_y * ctx.mask
 
 
@@ -58,16 +59,16 @@ class Collects(Tanh):
     kept: list[torch.Tensor] = []
 
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         Collects.kept.append(grad_y)
         return Tanh.backward(ctx, grad_y)
 
 
-def found(function, *inputs):
+def found(function: Any, *inputs: Any):
     return list(KeepsNothing()(build(function, inputs)))
 
 
-def x(*shape):
+def x(*shape: Any):
     return torch.randn(*shape, requires_grad=True)
 
 

@@ -1,5 +1,7 @@
 """What is passed in comes back unchanged."""
 
+from typing import Any
+
 import torch
 
 from gradlab.checks import LeavesArgumentsAlone
@@ -8,40 +10,40 @@ from gradlab.subject import build
 
 class Tanh(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx: Any, x: Any):
         y = x.tanh()
         ctx.save_for_backward(y)
         return y
 
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         (y,) = ctx.saved_tensors
         return grad_y * (1 - y * y)
 
 
 class WritesInForward(Tanh):
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx: Any, x: Any):
         return Tanh.forward(ctx, x.mul_(0.5)) * 2
 
 
 class WritesToGradOutput(Tanh):
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         (y,) = ctx.saved_tensors
         return grad_y.mul_(1 - y * y)
 
 
 class WritesToOutput(Tanh):
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         (y,) = ctx.saved_tensors
         return y.square_().neg_().add_(1).mul_(grad_y)
 
 
 class InPlace(Tanh):
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx: Any, x: Any):
         ctx.mark_dirty(x.tanh_())
         ctx.save_for_backward(x)
         return x
@@ -49,19 +51,19 @@ class InPlace(Tanh):
 
 class PassesOn(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx: Any, x: Any):
         return x * 1
 
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         return grad_y
 
 
-def found(function, *inputs):
+def found(function: Any, *inputs: Any):
     return list(LeavesArgumentsAlone()(build(function, inputs)))
 
 
-def x(*shape):
+def x(*shape: Any):
     return torch.randn(*shape, requires_grad=True)
 
 

@@ -1,5 +1,7 @@
 """Every gradient that is asked for, and no other work."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -9,12 +11,12 @@ from gradlab.subject import build
 
 class Multiply(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, w):
+    def forward(ctx: Any, x: Any, w: Any):
         ctx.save_for_backward(x, w)
         return x * w
 
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         x, w = ctx.saved_tensors
         needs_x, needs_w = ctx.needs_input_grad
         return grad_y * w if needs_x else None, grad_y * x if needs_w else None
@@ -22,7 +24,7 @@ class Multiply(torch.autograd.Function):
 
 class WrongIndex(Multiply):
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         x, w = ctx.saved_tensors
         needs_x, _ = ctx.needs_input_grad
         return grad_y * w if needs_x else None, grad_y * x if needs_x else None
@@ -30,19 +32,19 @@ class WrongIndex(Multiply):
 
 class Crashes(Multiply):
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         grad_x, grad_w = Multiply.backward(ctx, grad_y)
         return grad_x, grad_w.contiguous()
 
 
 class Matmul(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, w):
+    def forward(ctx: Any, x: Any, w: Any):
         ctx.save_for_backward(x, w)
         return x @ w
 
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         x, w = ctx.saved_tensors
         needs_x, needs_w = ctx.needs_input_grad
         return grad_y @ w.t() if needs_x else None, x.t() @ grad_y if needs_w else None
@@ -50,40 +52,40 @@ class Matmul(torch.autograd.Function):
 
 class WastesMatmul(Matmul):
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         x, w = ctx.saved_tensors
         return grad_y @ w.t(), x.t() @ grad_y
 
 
 class WastesMultiply(Multiply):
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         x, w = ctx.saved_tensors
         return grad_y * w, grad_y * x
 
 
 class AddsBias(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, bias):
+    def forward(ctx: Any, x: Any, bias: Any):
         ctx.save_for_backward(x)
         return (x + bias) @ x.new_ones(4, 2)
 
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         grad_x = grad_y @ grad_y.new_ones(2, 4)  # a step to the gradient of bias
         return grad_x, grad_x.sum(0) if ctx.needs_input_grad[1] else None
 
 
-def found(function, *inputs):
+def found(function: Any, *inputs: Any):
     return list(NeedsInputGrad()(build(function, inputs)))
 
 
-def x(*shape):
+def x(*shape: Any):
     return torch.randn(*shape, requires_grad=True)
 
 
 @pytest.mark.parametrize("function", [WrongIndex, Crashes])
-def test_claims(function):
+def test_claims(function: Any):
     mismatches = found(function, x(3, 4), x(3, 4))
     assert any(m.severity == "error" for m in mismatches)
 

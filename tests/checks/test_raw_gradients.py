@@ -1,5 +1,7 @@
 """What a backward returns needs no repair."""
 
+from typing import Any
+
 import torch
 
 from gradlab.checks import RawGradients
@@ -8,50 +10,50 @@ from gradlab.subject import build
 
 class Add(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, bias):
+    def forward(ctx: Any, x: Any, bias: Any):
         ctx.shape = bias.shape
         return x + bias
 
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         return grad_y, grad_y.sum_to_size(ctx.shape)
 
 
 class DoesNotSum(Add):
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         return grad_y, grad_y
 
 
 class Widens(Add):
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         grad_x, grad_bias = Add.backward(ctx, grad_y)
         return grad_x.double(), grad_bias
 
 
 class Narrows(Add):
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         grad_x, grad_bias = Add.backward(ctx, grad_y)
         return grad_x.half(), grad_bias
 
 
 class OfIndices(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, index):
+    def forward(ctx: Any, x: Any, index: Any):
         return x * index
 
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         return grad_y * 2, grad_y
 
 
-def found(function, *inputs):
+def found(function: Any, *inputs: Any):
     return list(RawGradients()(build(function, inputs)))
 
 
-def x(*shape):
+def x(*shape: Any):
     return torch.randn(*shape, requires_grad=True)
 
 

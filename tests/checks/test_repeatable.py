@@ -1,5 +1,7 @@
 """One gradient, however and however often it is asked for."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -9,20 +11,20 @@ from gradlab.subject import build
 
 class Tanh(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx: Any, x: Any):
         y = x.tanh()
         ctx.save_for_backward(y)
         return y
 
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         (y,) = ctx.saved_tensors
         return grad_y * (1 - y * y)
 
 
 class ChangesSaved(Tanh):
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         (y,) = ctx.saved_tensors
         grad_x = grad_y * (1 - y * y)
         y.data.mul_(0.5)
@@ -31,36 +33,36 @@ class ChangesSaved(Tanh):
 
 class KeptOnClass(Tanh):
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx: Any, x: Any):
         KeptOnClass.y = x.tanh()
         return KeptOnClass.y.clone()
 
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         return grad_y * (1 - KeptOnClass.y**2)
 
 
 class InnerGraph(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx: Any, x: Any):
         with torch.enable_grad():
             ctx.x = x.detach().requires_grad_()
             ctx.y = ctx.x.tanh()
         return ctx.y.detach()
 
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         return torch.autograd.grad(ctx.y, ctx.x, grad_y)[0]
 
 
 class AlsoWritesGrad(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx: Any, x: Any):
         ctx.x = x
         return x * 2
 
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         if ctx.x.is_leaf:
             ctx.x.grad = 2 * grad_y
         return 2 * grad_y
@@ -70,7 +72,7 @@ class Workspace(Tanh):
     memory = torch.empty(3, 4, dtype=torch.float64)
 
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         return Workspace.memory.copy_(Tanh.backward(ctx, grad_y))
 
 
@@ -78,20 +80,20 @@ class Once(torch.autograd.Function):
     clear_saved_tensors_on_access = True
 
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx: Any, x: Any):
         ctx.save_for_backward(x)
         return x**2
 
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         return 2 * grad_y * ctx.saved_tensors[0]
 
 
-def found(function, *inputs):
+def found(function: Any, *inputs: Any):
     return list(Repeatable()(build(function, inputs)))
 
 
-def x(*shape):
+def x(*shape: Any):
     return torch.randn(*shape, requires_grad=True)
 
 
@@ -105,7 +107,7 @@ def x(*shape):
         (Workspace, "used again"),
     ],
 )
-def test_claims(function, says):
+def test_claims(function: Any, says: Any):
     mismatches = found(function, x(3, 4))
     assert any(says in m.message for m in mismatches)
     assert all(m.severity == "error" for m in mismatches)

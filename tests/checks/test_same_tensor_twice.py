@@ -1,5 +1,7 @@
 """One tensor as two arguments gets the sum of both gradients."""
 
+from typing import Any
+
 import torch
 
 from gradlab.checks import SameTensorTwice
@@ -8,12 +10,12 @@ from gradlab.subject import build
 
 class Multiply(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, w):
+    def forward(ctx: Any, x: Any, w: Any):
         ctx.save_for_backward(x, w)
         return x * w
 
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         x, w = ctx.saved_tensors
         needs_x, needs_w = ctx.needs_input_grad
         return grad_y * w if needs_x else None, grad_y * x if needs_w else None
@@ -21,18 +23,18 @@ class Multiply(torch.autograd.Function):
 
 class ByIdentity(Multiply):
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         x, w = ctx.saved_tensors
         if x.data_ptr() == w.data_ptr():
             return grad_y * w, None
         return grad_y * w, grad_y * x
 
 
-def found(function, *inputs):
+def found(function: Any, *inputs: Any):
     return list(SameTensorTwice()(build(function, inputs)))
 
 
-def x(*shape):
+def x(*shape: Any):
     return torch.randn(*shape, requires_grad=True)
 
 

@@ -1,5 +1,7 @@
 """Second derivatives and stacks of gradients, held against the reference's."""
 
+from typing import Any
+
 import torch
 
 from gradlab import Function
@@ -9,84 +11,85 @@ from gradlab.subject import build
 
 class Tanh(Function):
     @staticmethod
-    def forward(x):
+    def forward(x: Any):
         return x.tanh()
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
+    def setup_context(ctx: Any, inputs: Any, output: Any):
         ctx.save_for_backward(output)
         ctx.save_for_forward(output)
 
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         (y,) = ctx.saved_tensors
         return grad_y * (1 - y * y)
 
     @staticmethod
-    def jvp(ctx, dx):
+    def jvp(ctx: Any, dx: Any):
         (y,) = ctx.saved_tensors
         return dx * (1 - y * y)
 
 
 class CutOff(Tanh):
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         (y,) = ctx.saved_tensors
         return grad_y * (1 - y * y).detach()
 
 
 class WrongTangent(Tanh):
     @staticmethod
-    def jvp(ctx, dx):
+    def jvp(ctx: Any, dx: Any):
         (y,) = ctx.saved_tensors
         return 2 * dx * (1 - y * y)
 
 
 class WrongWhereTransformed(Tanh):
     @staticmethod
-    def fused_backward(ctx, grad_y):
+    def fused_backward(ctx: Any, grad_y: Any):
         return Tanh._written["backward"](ctx, grad_y)
 
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         (y,) = ctx.saved_tensors
         return grad_y * (1 - y)
 
 
 class OldStyle(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx: Any, x: Any):
         y = x.tanh()
         ctx.save_for_backward(y)
         return y
 
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         (y,) = ctx.saved_tensors
         return grad_y * (1 - y * y)
 
 
 class OldStyleSlope(OldStyle):
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx: Any, x: Any):
         y = x.tanh()
         ctx.save_for_backward(1 - y * y)
         return y
 
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         return grad_y * ctx.saved_tensors[0]
 
 
 class Once(OldStyle):
-    backward = staticmethod(
-        torch.autograd.function.once_differentiable(OldStyle.backward)
-    )
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad_y: Any):
+        return OldStyle.backward(ctx, grad_y)
 
 
 class StraightThrough(OldStyle):
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         return grad_y
 
 
@@ -94,24 +97,24 @@ class Relu(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x):
+    def forward(x: Any):
         return x.clamp(min=0)
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
+    def setup_context(ctx: Any, inputs: Any, output: Any):
         ctx.save_for_backward(*inputs)
 
     @staticmethod
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Any):
         return grad_y * (ctx.saved_tensors[0] > 0)
 
 
-def found(function, reference=torch.tanh, shape=(3, 4)):
+def found(function: Any, reference: Any = torch.tanh, shape: Any = (3, 4)):
     x = torch.randn(*shape, requires_grad=True)
     return list(TransformsMatchReference()(build(function, x, reference=reference)))
 
 
-def messages(function):
+def messages(function: Any):
     return " ".join(m.message for m in found(function))
 
 
