@@ -10,7 +10,10 @@ import json
 import textwrap
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 Severity = Literal["error", "warning", "note"]
 """`error`: wrong, crashes or writes where it must not. `warning`: a contract that code
@@ -34,6 +37,16 @@ _SAYS: Mapping[Verdict, str] = {
     "fragile": "the value is right, but a contract breaks",
     "wrong": "forward and backward disagree",
     "inconclusive": "the derivative could not be compared",
+}
+
+
+_STYLES: Mapping[Verdict, str] = {
+    "correct": "bold green",
+    "surrogate": "bold cyan",
+    "approximate": "bold yellow",
+    "fragile": "bold yellow",
+    "wrong": "bold red",
+    "inconclusive": "bold magenta",
 }
 
 
@@ -169,6 +182,20 @@ class Report:
                 for code, reason in self.not_checked.items()
             ]
         return "\n".join(lines)
+
+    def __rich__(self) -> Text:
+        """The same text with the verdict and the severities in colour."""
+        from rich.text import Text
+
+        text = Text(str(self))
+        text.highlight_regex(rf"(?<=: ){self.verdict.upper()}", _STYLES[self.verdict])
+        for severity, style in (("error", "red"), ("warning", "yellow")):
+            text.highlight_regex(rf"(?m)^  {severity}:", f"bold {style}")
+        text.highlight_regex(r"(?m)^    cause  .*(\n {11}.*)*", "bold")
+        text.highlight_regex(
+            r"(?m)^ *(where|cause|hint|numbers|in|note:)(?=  | )", "dim"
+        )
+        return text
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain data, ready for JSON."""

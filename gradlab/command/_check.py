@@ -10,7 +10,7 @@ from typing import Any
 
 from ._inputs import inputs_named, random_inputs
 from ._named import UsageError, named
-from ._progress import shown_progress
+from ._progress import show, shown_progress
 from ._target import checkable
 
 EPILOG = """\
@@ -124,7 +124,10 @@ def run(options: argparse.Namespace) -> int:
                 _refuse_with_ops(options)
                 return check_ops(ops, options, _keywords(options), progress, stdout)
             report = _checked(target, options, progress)
-    print(report.to_json() if options.json else report, file=stdout)
+    if options.json:
+        print(report.to_json(), file=stdout)
+    else:
+        show(report, stdout)
     return 0 if report.ok else 1
 
 

@@ -16,6 +16,7 @@ from gradlab import OpInfo, Report, SampleInput, gradcheck
 from gradlab._opinfo import make_tensors
 
 from ._named import UsageError
+from ._progress import show as show_report
 
 
 def ops_in(target: Any, has_inputs: bool) -> tuple[OpInfo, ...] | None:
@@ -74,7 +75,8 @@ def check_ops(
         print(json.dumps(documents, indent=2, default=dict), file=stdout)
         return 1 if failed else 0
     for name, report in failed:
-        print(f"\n{name}\n{report}", file=stdout)
+        print(f"\n{name}", file=stdout)
+        show_report(report, stdout)
     print(
         f"\n{len(ops)} op{'s'[: len(ops) != 1]}, {len(documents)} samples, level "
         f"{options.level}: {len(failed) or 'none'} not ok, "

@@ -1,10 +1,29 @@
-"""What a command does right now, in one line on the terminal."""
+"""What a command does right now, in one line on the terminal, and what it found."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from gradlab import Report
+
+
+def show(report: Report, stdout: TextIO) -> None:
+    """Prints a report, in colour on a terminal.
+
+    Args:
+        report: The report.
+        stdout: Where to.
+    """
+    if not stdout.isatty():
+        print(report, file=stdout)
+        return
+    from rich.console import Console
+
+    Console(file=stdout).print(report, soft_wrap=True)
 
 
 @contextlib.contextmanager
