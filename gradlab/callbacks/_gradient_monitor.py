@@ -11,7 +11,6 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.strategies import (
     DeepSpeedStrategy,
     FSDPStrategy,
-    ModelParallelStrategy,
 )
 from torch import Tensor
 from torch.optim import Optimizer
@@ -71,7 +70,7 @@ class GradientMonitor(Callback):
         self._schedule = EveryNSteps(every_n_steps)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Check that there is something to log to, and whole gradients to read.
+        """Check that there is something to log to, and gradients that can be read.
 
         Args:
             trainer: The trainer.
@@ -79,7 +78,8 @@ class GradientMonitor(Callback):
             stage: Only `"fit"` is watched.
 
         Raises:
-            MisconfigurationException: If there is no logger, or the model is sharded.
+            MisconfigurationException: If there is no logger, or gradients are kept in
+                flat pieces (FSDP1, DeepSpeed).
         """
         if stage != "fit":
             return
@@ -88,13 +88,11 @@ class GradientMonitor(Callback):
                 "GradientMonitor writes to the trainer's loggers, got a Trainer with "
                 "none; remove logger=False, or watch with gradlab.Monitor"
             )
-        if isinstance(
-            trainer.strategy, (FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy)
-        ):
+        if isinstance(trainer.strategy, (FSDPStrategy, DeepSpeedStrategy)):
             raise MisconfigurationException(
                 "GradientMonitor reads whole gradients, got "
-                f"{type(trainer.strategy).__name__}, which shards them; it is not "
-                "supported yet, use one device or DDP"
+                f"{type(trainer.strategy).__name__}, which keeps flat pieces of them; "
+                "use ModelParallelStrategy with torch's fully_shard (FSDP2), or DDP"
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -105,11 +103,14 @@ class GradientMonitor(Callback):
             pl_module: The model.
         """
         self._schedule = EveryNSteps(self.every_n_steps)
-        if trainer.is_global_zero:
+        # Whole gradients are the same on all ranks; of shards each rank reads its own.
+        sharded = any(hasattr(p, "full_tensor") for p in pl_module.parameters())
+        if trainer.is_global_zero or sharded:
+            sinks = [_Loggers(trainer, self.parameters)]
             self._monitor = Monitor(
                 pl_module,
                 quantities=self.quantities,
-                sinks=[_Loggers(trainer, self.parameters)],
+                sinks=sinks if trainer.is_global_zero else [],
             )
 
     def on_before_optimizer_step(

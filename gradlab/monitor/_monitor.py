@@ -32,13 +32,15 @@ class Monitor:
     that float32 cannot hold). A step that is not read costs one dictionary lookup.
 
     Rows of a snapshot: the total, the modules that own trainable parameters, these
-    parameters. A frozen parameter has no row; one without a gradient is unavailable; a
-    sharded gradient (DTensor) is refused. With several optimizers each snapshot has the
+    parameters. A frozen parameter has no row; one without a gradient is unavailable.
+    With several optimizers each snapshot has the
     parameters of the one that takes the step, and its total is called `total/0`,
     `total/1`, … in the order in which they were attached.
 
     Under DistributedDataParallel every rank can watch the module inside the wrapper;
-    give sinks to one of them.
+    give sinks to one of them. Of sharded gradients (DTensor: FSDP2, tensor parallelism)
+    each rank reads its shard, and one collective for all of them makes the numbers
+    those of the whole: every rank must watch, with the same `every_n_steps`.
 
     Args:
         model: The model; its module paths name the rows.
@@ -187,9 +189,6 @@ class Monitor:
 
         Returns:
             The snapshot that the sinks were handed.
-
-        Raises:
-            NotImplementedError: If a gradient is sharded.
         """
         only = None if optimizer is None else _owned(optimizer)
         rows, values, available = read_gradients(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .._snapshot import Row
-from ..quantities import Quantity
+from ..quantities import Moment, Quantity
 from ._layers import trainable_layers
 from ._measure import measure
 
@@ -39,26 +39,27 @@ def read_gradients(
         scale: What the gradients were multiplied by; it is divided out.
         only: Identities of the parameters to read; None reads all.
         total: The name of the total row.
-
-    A sharded gradient (DTensor) is refused.
     """
     layers, sizes, rows, parameters = trainable_layers(model, only)
-    grads = [_whole(r, p.grad) for r, p in zip(rows, parameters, strict=True)]
-    present = [i for i, grad in enumerate(grads) if grad is not None]
-    measured = measure(
-        quantities,
-        [(p, g) for p, g in zip(parameters, grads, strict=True) if g is not None],
-        scale,
-    )
+    pairs = [(p, p.grad) for p in parameters if p.grad is not None]
+    moments = list(dict.fromkeys(m for q in quantities for m in q.moments))
+    measured = iter(zip(*measure(moments, pairs, scale), strict=True))
+    parts = [
+        None if p.grad is None else _Part(p.numel(), next(measured)) for p in parameters
+    ]
     ends = accumulate(sizes, initial=0)
     groups = [slice(0, len(rows)), *(slice(*span) for span in pairwise(ends))]
-    columns: list[list[float | None]] = []
-    for quantity, found in zip(quantities, measured, strict=True):
-        numbers: list[float | None] = [None] * len(rows)
-        for i, number in zip(present, found, strict=True):
-            numbers[i] = number
-        combined = [_combine(quantity, numbers[group]) for group in groups]
-        columns.append([*combined, *numbers])
+    wholes = [*(_combine(moments, parts[group]) for group in groups), *parts]
+    places = [[moments.index(m) for m in q.moments] for q in quantities]
+    columns = [
+        [
+            None
+            if whole is None
+            else q(whole.count, *(whole.moments[k] for k in place))
+            for whole in wholes
+        ]
+        for q, place in zip(quantities, places, strict=True)
+    ]
     return Table(
         (Row(total, "total"), *layers, *rows),
         torch.tensor(
@@ -69,18 +70,18 @@ def read_gradients(
     )
 
 
-def _combine(quantity: Quantity, numbers: Sequence[float | None]) -> float | None:
-    """The number of those parameters that have one."""
-    there = [number for number in numbers if number is not None]
-    return quantity.combine(there) if there else None
+class _Part(NamedTuple):
+    """How many entries something has, and their moments."""
+
+    count: int
+    moments: tuple[float, ...]
 
 
-def _whole(row: Row, grad: Tensor | None) -> Tensor | None:
-    """The gradient, if it is not a shard: its local norm would pass for the norm."""
-    # DTensor's own method: asking for it does not import torch.distributed.
-    if hasattr(grad, "full_tensor"):
-        raise NotImplementedError(
-            f"gradlab reads whole gradients, got a sharded one (DTensor) for {row.name}"
-            "; FSDP2 and tensor parallelism are not supported yet"
-        )
-    return grad
+def _combine(moments: Sequence[Moment], parts: Sequence[_Part | None]) -> _Part | None:
+    """The whole that those parts make that have a gradient."""
+    there = [part for part in parts if part is not None]
+    if not there:
+        return None
+    columns = zip(*(part.moments for part in there), strict=True)
+    combined = (m.combine(c) for m, c in zip(moments, columns, strict=True))
+    return _Part(sum(part.count for part in there), tuple(combined))

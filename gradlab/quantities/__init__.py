@@ -1,6 +1,32 @@
-"""What is measured of a gradient: one quantity, one file."""
+"""What is measured of a gradient: one quantity, one file, a formula over moments.
 
+To add one: the file, its line here, and `tests/quantities/test_x.py`. A number that no
+moment gives yet is one more moment in `_moments.py`.
+"""
+
+from ._grad_max import GradMax as GradMax
+from ._grad_nonfinite import GradNonFinite as GradNonFinite
 from ._grad_norm import GradNorm as GradNorm
+from ._grad_rms import GradRMS as GradRMS
+from ._grad_to_param import GradToParam as GradToParam
+from ._grad_zeros import GradZeros as GradZeros
+from ._moment import Moment as Moment
+from ._moments import (
+    LargestMagnitude as LargestMagnitude,
+    NonFiniteCount as NonFiniteCount,
+    Norm as Norm,
+    ZeroCount as ZeroCount,
+)
+from ._param_norm import ParamNorm as ParamNorm
 from ._quantity import Quantity as Quantity
 
-__all__ = ["GradNorm", "Quantity"]
+quantities: tuple[Quantity, ...] = (
+    GradNorm(),
+    GradRMS(),
+    GradMax(),
+    GradNonFinite(),
+    GradZeros(),
+    ParamNorm(),
+    GradToParam(),
+)
+"""Every quantity there is, with its default options."""

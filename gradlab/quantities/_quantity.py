@@ -1,58 +1,33 @@
-"""What every quantity is: a name, a measurement in one batch, a way to combine."""
+"""What every quantity is: a name, the moments it needs, and a formula over them."""
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from typing import ClassVar
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
+from ._moment import Moment
 
 
 class Quantity(ABC):
-    """A number measured of a tensor and its gradient.
+    """A number measured of a tensor and its gradient, of a layer, or of the model.
 
-    A subclass is a frozen dataclass with the facts below, `__call__` and `combine`. It
-    measures all tensors of a device at once, on that device, and never asks for a
-    number on the host: the monitor does that, once for everything.
+    A subclass is a frozen dataclass with the facts below and `__call__`. The monitor
+    computes the moments, all of them at once, and combines those of parts; a quantity
+    never sees a tensor.
 
     Attributes:
         name: The column of the snapshot and the first segment of the tag.
-        degree: The power of c by which the number grows when the gradient is multiplied
-            by c: how a loss scale is taken out again.
-        trusted: The smallest and largest result that can be relied on when accumulated
-            in float32; a result outside is measured again in float64.
+        moments: What it is made of.
     """
 
     name: ClassVar[str]
-    degree: ClassVar[int] = 1
-    trusted: ClassVar[tuple[float, float]] = (-math.inf, math.inf)
+    moments: ClassVar[tuple[Moment, ...]]
 
     @abstractmethod
-    def __call__(
-        self,
-        values: Sequence[Tensor],
-        grads: Sequence[Tensor],
-        dtype: torch.dtype = torch.float32,
-    ) -> Float[Tensor, " n"]:
-        """Measure n tensors of one device.
+    def __call__(self, count: int, *moments: float) -> float:
+        """The number of a tensor, or of several taken as one.
 
         Args:
-            values: The n tensors.
-            grads: Their gradients.
-            dtype: The least precise dtype to accumulate in.
-
-        Returns:
-            One number for each, on their device.
-        """
-
-    @abstractmethod
-    def combine(self, numbers: Sequence[float]) -> float:
-        """The number of a layer, or of the whole model, from those of its parameters.
-
-        Args:
-            numbers: What `__call__` measured, at least one.
+            count: How many entries there are.
+            *moments: Its moments, in the order of `moments`.
         """

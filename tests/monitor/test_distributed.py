@@ -1,27 +1,40 @@
+"""Two real processes: DDP's reduced gradients, FSDP2's shards, tensor parallelism."""
+
 import importlib.util
 import json
+import math
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.tensor import Shard, distribute_tensor
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.tensor import (
+    DTensor,
+    Partial,
+    Replicate,
+    Shard,
+    distribute_tensor,
+)
 
-from gradlab import Monitor
+from gradlab import Monitor, quantities
 
-SCRIPT = Path(__file__).with_name("ddp_rank.py")
+HERE = Path(__file__).parent
 
 
-def test_every_rank_of_ddp_reads_the_reduced_gradient(tmp_path: Path) -> None:
-    root = os.fspath(SCRIPT.parents[2])
+def two_ranks(script: str, folder: Path) -> tuple[Any, Any]:
+    """What both ranks of a script wrote."""
+    root = os.fspath(HERE.parents[1])
     ranks = [
         subprocess.Popen(
-            [sys.executable, os.fspath(SCRIPT), str(rank), os.fspath(tmp_path)],
+            [sys.executable, os.fspath(HERE / script), str(rank), os.fspath(folder)],
             env={**os.environ, "PYTHONPATH": root},
             stderr=subprocess.PIPE,
             text=True,
@@ -30,22 +43,30 @@ def test_every_rank_of_ddp_reads_the_reduced_gradient(tmp_path: Path) -> None:
     ]
     try:
         for rank in ranks:
-            _, errors = rank.communicate(timeout=90)
+            _, errors = rank.communicate(timeout=120)
             assert rank.returncode == 0, errors
     finally:
         for rank in ranks:
             rank.kill()
             rank.wait()
-    one, other = (
-        json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)
-    )
-    assert one == other
+    one, other = (json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1))
+    return one, other
 
-    spec = importlib.util.spec_from_file_location("ddp_rank", SCRIPT)
+
+def loaded(script: str) -> Any:
+    """The script as a module, to run the same without ranks."""
+    spec = importlib.util.spec_from_file_location(Path(script).stem, HERE / script)
     assert spec is not None
     assert spec.loader is not None
-    single = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(single)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_rank_of_ddp_reads_the_reduced_gradient(tmp_path: Path) -> None:
+    one, other = two_ranks("ddp_rank.py", tmp_path)
+    assert one == other
+    single = loaded("ddp_rank.py")
     model = single.build()
     for mine, alone in zip(
         one, single.watch(model, model, single.batches()), strict=True
@@ -53,15 +74,42 @@ def test_every_rank_of_ddp_reads_the_reduced_gradient(tmp_path: Path) -> None:
         assert mine == pytest.approx(alone, rel=1e-5)
 
 
-def test_a_sharded_gradient_is_refused() -> None:
+def test_shards_of_fsdp2_have_the_numbers_of_the_whole(tmp_path: Path) -> None:
+    one, other = two_ranks("fsdp_rank.py", tmp_path)
+    assert one == other
+    single = loaded("fsdp_rank.py")
+    alone = single.watch(single.build(), single.batches())
+    for mine, whole in zip(one["seen"], alone["seen"], strict=True):
+        assert set(mine) == set(whole)
+        assert mine == pytest.approx(whole, rel=1e-5)
+    for mine, clipping in zip(one["seen"], one["totals"], strict=True):
+        assert mine["grad_norm/total"] == pytest.approx(clipping["total"], rel=1e-6)
+
+
+@contextmanager
+def mesh_of_one(*names: str) -> Iterator[DeviceMesh]:
     store = torch.distributed.HashStore()  # pyright: ignore[reportPrivateImportUsage]
     dist.init_process_group("gloo", store=store, rank=0, world_size=1)
     try:
-        mesh = init_device_mesh("cpu", (1,))
-        model = nn.Linear(2, 2, bias=False)
-        model.weight = nn.Parameter(distribute_tensor(model.weight, mesh, [Shard(0)]))
-        model.weight.grad = torch.ones_like(model.weight)
-        with pytest.raises(NotImplementedError, match=r"\(DTensor\) for weight"):
-            Monitor(model).observe(0, "raw")
+        yield init_device_mesh("cpu", (1,) * len(names), mesh_dim_names=names)
     finally:
         dist.destroy_process_group()
+
+
+@pytest.mark.parametrize(
+    "placements",
+    [[Shard(0)], [Replicate()], [Partial()], [Replicate(), Shard(1)]],
+    ids=str,
+)
+def test_every_placement_is_read(placements: list[Any]) -> None:
+    names = ("a", "b")[: len(placements)]
+    with mesh_of_one(*names) as mesh:
+        model = nn.Linear(2, 2, bias=False)
+        kept = [Replicate() if p.is_partial() else p for p in placements]
+        model.weight = nn.Parameter(distribute_tensor(model.weight, mesh, kept))
+        grad = torch.tensor([[3.0, math.nan], [0.0, 4.0]])
+        model.weight.grad = DTensor.from_local(grad, mesh, placements)
+        found = Monitor(model, quantities=quantities.quantities).observe(0, "raw")
+    assert math.isnan(found["grad_max", "total"])
+    assert found["grad_nonfinite", "total"] == 1
+    assert found["grad_zeros", "total"] == 0.25

@@ -1,7 +1,7 @@
 import copy
 import math
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gradlab import Monitor, Snapshot
-from gradlab.quantities import GradNorm, Quantity
+from gradlab.quantities import GradNorm, Quantity, ZeroCount
 
 
 def mlp(depth: int = 2) -> nn.Sequential:
@@ -269,20 +269,11 @@ class Zeros(Quantity):
     """A second quantity: how many elements of the gradient are 0, at any scale."""
 
     name = "zeros"
-    degree = 0
+    moments = (ZeroCount(),)
 
-    def __call__(
-        self,
-        values: Sequence[Tensor],
-        grads: Sequence[Tensor],
-        dtype: torch.dtype = torch.float32,
-    ) -> Tensor:
+    def __call__(self, count: int, *moments: float) -> float:
         assert not torch.is_grad_enabled()
-        assert [v.shape for v in values] == [g.shape for g in grads]
-        return torch.stack([(grad == 0).sum() for grad in grads])
-
-    def combine(self, numbers: Sequence[float]) -> float:
-        return sum(numbers)
+        return moments[0]
 
 
 def test_a_second_quantity_is_a_second_column() -> None:

@@ -6,11 +6,11 @@ import torch
 from hypothesis import given, strategies as st
 from torch import Tensor, nn
 
-from gradlab.quantities import GradNorm
+from gradlab.quantities import LargestMagnitude, NonFiniteCount, Norm, ZeroCount
 
 
 def norms(*grads: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    return GradNorm()([torch.zeros_like(grad) for grad in grads], grads, dtype)
+    return Norm()([torch.zeros_like(grad) for grad in grads], grads, dtype)
 
 
 def test_each_gradient_has_the_norm_that_clipping_goes_by() -> None:
@@ -87,12 +87,49 @@ def test_non_contiguous_gradient() -> None:
 def test_parts_combine_to_the_norm_of_the_whole(numbers: list[float], cut: int) -> None:
     whole = torch.tensor(numbers, dtype=torch.float64)
     parts = norms(whole[:cut], whole[cut:], dtype=torch.float64)
-    assert GradNorm().combine(parts.tolist()) == pytest.approx(whole.norm().item())
+    assert Norm().combine(parts.tolist()) == pytest.approx(whole.norm().item())
 
 
 def test_combination_does_not_overflow() -> None:
-    assert GradNorm().combine([3e200, 4e200]) == pytest.approx(5e200)
+    assert Norm().combine([3e200, 4e200]) == pytest.approx(5e200)
 
 
 def test_is_a_value() -> None:
-    assert len({GradNorm(), GradNorm()}) == 1
+    assert len({Norm(), Norm(), Norm("value")}) == 2
+
+
+def test_what_float32_cannot_hold_is_refined() -> None:
+    grads = [torch.full((4,), 1e-30), torch.ones(4)]
+    assert Norm().refine(grads, grads, [0.0, 2.0]) == pytest.approx([2e-30, 2.0])
+
+
+def test_largest_magnitude() -> None:
+    grads = [
+        torch.tensor([1.0, -3.0]),
+        torch.tensor([3 + 4j]),
+        torch.empty(0),
+        torch.tensor([1.0, math.nan]),
+        torch.tensor([-math.inf], dtype=torch.bfloat16),
+    ]
+    found = [LargestMagnitude()([g], [g]).item() for g in grads]
+    assert found[:3] == [3.0, 5.0, 0.0]
+    assert math.isnan(found[3])
+    assert found[4] == math.inf
+    assert math.isnan(LargestMagnitude().combine([math.nan, 1.0]))
+
+
+def test_what_is_not_finite_is_counted_only_where_the_norm_tells() -> None:
+    grads = [torch.ones(3), torch.tensor([math.nan, 1.0, math.inf])]
+    numbers = NonFiniteCount()(grads, grads).tolist()
+    assert NonFiniteCount().refine(grads, grads, numbers) == [0.0, 2.0]
+    # Finite numbers whose norm overflows float32 are not counted.
+    huge = [torch.full((4,), 3e38)]
+    numbers = NonFiniteCount()(huge, huge).tolist()
+    assert NonFiniteCount().refine(huge, huge, numbers) == [0.0]
+
+
+def test_zeros_of_a_sparse_gradient_are_those_of_the_dense_one() -> None:
+    dense = torch.tensor([[0.0, 2.0], [0.0, 0.0]])
+    assert ZeroCount()([dense], [dense]).tolist() == [3.0]
+    sparse = dense.to_sparse()
+    assert ZeroCount()([dense], [sparse]).tolist() == [3.0]

@@ -1,0 +1,33 @@
+"""The gradient's root mean square, √(Σᵢ|gᵢ|² / n): a norm that sizes do not change."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ._moment import Moment
+from ._moments import Norm
+from ._quantity import Quantity
+
+
+@dataclass(frozen=True)
+class GradRMS(Quantity):
+    """The root mean square of the gradient: comparable between tensors of other sizes.
+
+    Example:
+        >>> GradRMS()(4, 6.0)
+        3.0
+    """
+
+    name: ClassVar[str] = "grad_rms"
+    moments: ClassVar[tuple[Moment, ...]] = (Norm(),)
+
+    def __call__(self, count: int, *moments: float) -> float:
+        """‖g‖ / √n; 0 where there are no entries.
+
+        Args:
+            count: How many entries there are.
+            *moments: The norm of the gradient.
+        """
+        return moments[0] / math.sqrt(count) if count else 0.0

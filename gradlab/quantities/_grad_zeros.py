@@ -1,0 +1,32 @@
+"""The share of the gradient that is exactly zero: dead units, or underflow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ._moment import Moment
+from ._moments import ZeroCount
+from ._quantity import Quantity
+
+
+@dataclass(frozen=True)
+class GradZeros(Quantity):
+    """The share of entries of the gradient that are exactly zero.
+
+    Example:
+        >>> GradZeros()(8, 2.0)
+        0.25
+    """
+
+    name: ClassVar[str] = "grad_zeros"
+    moments: ClassVar[tuple[Moment, ...]] = (ZeroCount(),)
+
+    def __call__(self, count: int, *moments: float) -> float:
+        """Zeros over entries; 0 where there are none.
+
+        Args:
+            count: How many entries there are.
+            *moments: The number of zeros.
+        """
+        return moments[0] / count if count else 0.0

@@ -1,0 +1,88 @@
+"""`Moment`: what is computed of a tensor on its device, so that parts make a whole.
+
+A norm over a layer is made of the norms of its parameters, and that of a sharded
+parameter of the norms of its shards. A quantity is a formula over moments; several
+quantities share a moment, and all moments of a step come to the host in one transfer.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Reduce = Literal["norm", "sum", "max"]
+"""How the moments of parts make that of the whole: √Σ m², Σ m, max m."""
+
+
+class Moment(ABC):
+    """A number of a tensor and its gradient that parts can be combined from.
+
+    A subclass is a frozen dataclass. It measures all tensors of a device at once, on
+    that device, and never asks for a number on the host.
+
+    Attributes:
+        reduce: How parts combine.
+        degree: The power of c by which it grows when the gradient is multiplied by c:
+            how a loss scale is taken out again.
+    """
+
+    reduce: ClassVar[Reduce]
+    degree: int
+
+    @abstractmethod
+    def __call__(
+        self, values: Sequence[Tensor], grads: Sequence[Tensor]
+    ) -> Float[Tensor, " n"]:
+        """Measure n tensors of one device.
+
+        Args:
+            values: The n tensors.
+            grads: Their gradients.
+
+        Returns:
+            One number for each, on their device.
+        """
+
+    def refine(
+        self, values: Sequence[Tensor], grads: Sequence[Tensor], numbers: list[float]
+    ) -> list[float]:
+        """Measure again the few for which the first number was not good enough.
+
+        Args:
+            values: The tensors.
+            grads: Their gradients.
+            numbers: What `__call__` gave, on the host.
+
+        Returns:
+            The numbers to go by.
+        """
+        return numbers
+
+    def combine(self, numbers: Sequence[float]) -> float:
+        """The moment of a whole from those of its parts, at least one.
+
+        Args:
+            numbers: The moments of the parts.
+        """
+        if self.reduce == "norm":
+            return math.hypot(*numbers)
+        if self.reduce == "sum":
+            return math.fsum(numbers) if all(map(math.isfinite, numbers)) else math.nan
+        return math.nan if any(map(math.isnan, numbers)) else max(numbers)
+
+
+def stored(tensor: Tensor) -> Tensor:
+    """The numbers a tensor consists of; duplicates in a sparse one are summed.
+
+    Args:
+        tensor: Dense or sparse.
+    """
+    if tensor.layout is torch.strided:
+        return tensor
+    return (tensor.coalesce() if tensor.layout is torch.sparse_coo else tensor).values()

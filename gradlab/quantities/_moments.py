@@ -1,0 +1,196 @@
+"""The moments there are: norms, the largest magnitude, counts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ._moment import Moment, Reduce, stored
+
+Of = Literal["gradient", "value"]
+
+
+@dataclass(frozen=True)
+class Norm(Moment):
+    """The Euclidean norm √Σ|t|² of the gradients, or of the values.
+
+    Squares are accumulated in float32 at least, so that half precision neither
+    overflows nor vanishes; a norm below 1e-15 or above 1e18, whose squares leave
+    float32, is measured again in float64. A sparse tensor has the norm of the dense
+    one, a complex one that of its moduli, an empty one the norm 0.
+
+    Example:
+        >>> Norm()([torch.zeros(2)], [torch.tensor([3.0, 4.0])])
+        tensor([5.])
+        >>> Norm().combine([3.0, 4.0])
+        5.0
+    """
+
+    of: Of = "gradient"
+    reduce: ClassVar[Reduce] = "norm"
+
+    @property
+    def degree(self) -> int:
+        """1 for gradients, 0 for values."""
+        return int(self.of == "gradient")
+
+    def __call__(
+        self,
+        values: Sequence[Tensor],
+        grads: Sequence[Tensor],
+        dtype: torch.dtype = torch.float32,
+    ) -> Float[Tensor, " n"]:
+        """Measure the norm of each tensor.
+
+        Args:
+            values: The tensors.
+            grads: Their gradients, all on one device.
+            dtype: The least precise dtype to accumulate in.
+
+        Returns:
+            One norm for each.
+        """
+        tensors = [stored(t) for t in (grads if self.of == "gradient" else values)]
+        if not tensors:
+            return torch.empty(0, dtype=dtype)
+        norms = list(tensors)
+        for kind in {t.dtype for t in tensors}:
+            where = [i for i, t in enumerate(tensors) if t.dtype == kind]
+            measured = torch._foreach_norm(  # pyright: ignore[reportPrivateImportUsage]
+                [tensors[i] for i in where], 2, dtype=torch.promote_types(kind, dtype)
+            )
+            for i, norm in zip(where, measured, strict=True):
+                norms[i] = norm
+        return torch.stack(norms)
+
+    def refine(
+        self, values: Sequence[Tensor], grads: Sequence[Tensor], numbers: list[float]
+    ) -> list[float]:
+        """Measure in float64 what float32 cannot hold.
+
+        Args:
+            values: The tensors.
+            grads: Their gradients.
+            numbers: Their norms in float32.
+
+        Returns:
+            Their norms.
+        """
+        again = [i for i, n in enumerate(numbers) if not 1e-15 <= n <= 1e18]
+        if not again or grads[0].device.type == "mps":
+            return numbers
+        wide = self([values[i] for i in again], [grads[i] for i in again], _WIDE)
+        refined = list(numbers)
+        for i, number in zip(again, wide.tolist(), strict=True):
+            refined[i] = number
+        return refined
+
+
+@dataclass(frozen=True)
+class LargestMagnitude(Moment):
+    """max |g|; NaN where an entry is NaN, 0 for an empty gradient."""
+
+    reduce: ClassVar[Reduce] = "max"
+    degree: ClassVar[int] = 1
+
+    def __call__(
+        self, values: Sequence[Tensor], grads: Sequence[Tensor]
+    ) -> Float[Tensor, " n"]:
+        """Measure the largest magnitude of each gradient.
+
+        Args:
+            values: The tensors; their values do not matter here.
+            grads: Their gradients.
+
+        Returns:
+            One number for each.
+        """
+        # Faster than torch._foreach_norm(..., inf), which is slow on the CPU.
+        return torch.stack([_largest(stored(grad)) for grad in grads])
+
+
+@dataclass(frozen=True)
+class NonFiniteCount(Moment):
+    """How many entries of the gradient are NaN or infinite.
+
+    A norm tells for nothing whether there are any: only then the entries are looked at.
+    """
+
+    reduce: ClassVar[Reduce] = "sum"
+    degree: ClassVar[int] = 0
+
+    def __call__(
+        self, values: Sequence[Tensor], grads: Sequence[Tensor]
+    ) -> Float[Tensor, " n"]:
+        """A number for each gradient that is finite if the gradient may be.
+
+        Args:
+            values: The tensors; their values do not matter here.
+            grads: Their gradients.
+
+        Returns:
+            Their norms.
+        """
+        return Norm()(values, grads)
+
+    def refine(
+        self, values: Sequence[Tensor], grads: Sequence[Tensor], numbers: list[float]
+    ) -> list[float]:
+        """Count in those gradients whose norm is not finite.
+
+        Args:
+            values: The tensors.
+            grads: Their gradients.
+            numbers: Their norms.
+
+        Returns:
+            The counts.
+        """
+        again = [i for i, n in enumerate(numbers) if not math.isfinite(n)]
+        counts = [0.0] * len(numbers)
+        if again:
+            found = [(~stored(grads[i]).isfinite()).sum() for i in again]
+            for i, count in zip(again, torch.stack(found).tolist(), strict=True):
+                counts[i] = float(count)
+        return counts
+
+
+@dataclass(frozen=True)
+class ZeroCount(Moment):
+    """How many entries of the gradient are exactly zero."""
+
+    reduce: ClassVar[Reduce] = "sum"
+    degree: ClassVar[int] = 0
+
+    def __call__(
+        self, values: Sequence[Tensor], grads: Sequence[Tensor]
+    ) -> Float[Tensor, " n"]:
+        """Count the zeros of each gradient, those that a sparse one leaves out too.
+
+        Args:
+            values: The tensors; their values do not matter here.
+            grads: Their gradients.
+
+        Returns:
+            One count for each.
+        """
+        counts = [grad.numel() - torch.count_nonzero(stored(grad)) for grad in grads]
+        return torch.stack(counts).double() if counts else torch.empty(0)
+
+
+_WIDE = torch.float64
+
+
+def _largest(grad: Tensor) -> Tensor:
+    if not grad.numel():
+        return grad.new_zeros((), dtype=torch.float32)
+    if grad.is_complex():
+        return grad.abs().amax().to(grad.dtype.to_real())
+    low, high = torch.aminmax(grad)
+    return torch.maximum(-low, high)

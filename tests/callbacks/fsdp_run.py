@@ -1,0 +1,78 @@
+"""A run of two ranks under Lightning's FSDP2, started by test_gradient_monitor.py.
+
+Lightning starts the second rank itself, from this same file.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.strategies import ModelParallelStrategy
+from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
+from torch.nn.utils import get_total_norm
+from torch.utils.data import DataLoader
+
+from gradlab.callbacks import GradientMonitor
+
+
+class Net(LightningModule):
+    """A layer of 5 rows over two ranks, that keeps the norm of its gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.fc = nn.Linear(3, 5)
+        self.norms: list[float] = []
+
+    def configure_model(self) -> None:
+        assert self.device_mesh is not None
+        fully_shard(self.fc, mesh=self.device_mesh["data_parallel"])
+
+    def training_step(self, batch: Tensor, index: int) -> Tensor:
+        return self.fc(batch).square().mean()
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        grads = [p.grad for p in self.parameters() if p.grad is not None]
+        total: Any = get_total_norm(grads)
+        self.norms.append(total.full_tensor().item())
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    def train_dataloader(self) -> DataLoader[Tensor]:
+        data: Any = torch.randn(12, 3, generator=torch.Generator().manual_seed(1))
+        return DataLoader(data, batch_size=2)
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    model = Net()
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=2,
+        strategy=ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1),
+        max_epochs=1,
+        logger=TensorBoardLogger(folder),
+        callbacks=[GradientMonitor()],
+        log_every_n_steps=1,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(model)
+    if trainer.is_global_zero:
+        (folder / "norms.json").write_text(json.dumps(model.norms))
+    dist.barrier()
+    # gloo's threads now and then abort the interpreter while it shuts down.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
