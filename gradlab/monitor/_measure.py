@@ -15,7 +15,10 @@ NO_FLOAT64 = {"mps"}
 
 
 def measure(
-    moments: Sequence[Moment], pairs: Sequence[Pair], scale: float | Tensor = 1.0
+    moments: Sequence[Moment],
+    pairs: Sequence[Pair],
+    scale: float | Tensor = 1.0,
+    cut: Sequence[Sharding | None] | None = None,
 ) -> list[list[float]]:
     """Each moment of each pair, on the host.
 
@@ -26,11 +29,16 @@ def measure(
         moments: What to measure.
         pairs: Values and their gradients, on any devices.
         scale: What the gradients were multiplied by; it is divided out.
+        cut: How the tensors are cut whose local parts are given; None: they say it.
 
     Returns:
         One list a moment, in the order of the pairs.
     """
-    shards = [local(value, grad) for value, grad in pairs]
+    shards = (
+        [local(value, grad) for value, grad in pairs]
+        if cut is None
+        else [(*pair, sharding) for pair, sharding in zip(pairs, cut, strict=True)]
+    )
     table = [[0.0] * len(pairs) for _ in moments]
     for device in dict.fromkeys(grad.device for _, grad, _ in shards):
         where = [i for i, (_, grad, _) in enumerate(shards) if grad.device == device]

@@ -12,10 +12,13 @@ from torch.optim import Optimizer
 
 from .._snapshot import Snapshot, Stage
 from ..quantities import GradNorm, Quantity
-from ._reading import read_gradients
+from ._reading import Table, read_gradients
 from ._schedule import EveryNSteps
 from ._sinks import Sink, Sinks
 from ._taps import OptimizerTap, Read
+from ._updates import StepReading, Updates
+
+_OF_UPDATES = ("update", "step", "previous")
 
 
 class Monitor:
@@ -99,6 +102,9 @@ class Monitor:
         self._schedule = EveryNSteps(every_n_steps)
         self._step = 0
         self._taps: dict[int, OptimizerTap] = {}
+        self._of_gradients = [q for q in quantities if q.feed == "gradient"]
+        self._updates = Updates([q for q in quantities if q.feed in _OF_UPDATES])
+        self._reading: dict[int, tuple[int, StepReading]] = {}
         if optimizer is not None:
             self.attach(optimizer)
 
@@ -147,13 +153,14 @@ class Monitor:
                 f"{type(optimizer).__name__}, which shares no parameter with "
                 f"{type(self.model).__name__}; was it made from another copy?"
             )
-        self._taps[id(optimizer)] = OptimizerTap(optimizer, self._on_step)
+        self._taps[id(optimizer)] = OptimizerTap(optimizer, self._on_step, self._done)
 
     def detach(self) -> None:
         """Leave no hook behind and flush the sinks; safe to call twice."""
         for tap in self._taps.values():
             tap.remove()
         self._taps.clear()
+        self._reading.clear()
         self._sinks.flush()
 
     def __enter__(self) -> Monitor:
@@ -189,13 +196,24 @@ class Monitor:
 
         Returns:
             The snapshot that the sinks were handed.
+
+        Raises:
+            ValueError: If no quantity is of gradients.
         """
+        if not self._of_gradients:
+            raise ValueError(
+                "observe() reads quantities of gradients, got none: updates are "
+                "measured when a watched optimizer takes its step"
+            )
         only = None if optimizer is None else _owned(optimizer)
-        rows, values, available = read_gradients(
-            self.model, self.quantities, scale, only, total
-        )
-        names = tuple(quantity.name for quantity in self.quantities)
-        snapshot = Snapshot(step, stage, rows, names, values, available)
+        table = read_gradients(self.model, self._of_gradients, scale, only, total)
+        return self._emit(step, stage, self._of_gradients, table)
+
+    def _emit(
+        self, step: int, stage: Stage, quantities: Sequence[Quantity], table: Table
+    ) -> Snapshot:
+        names = tuple(quantity.name for quantity in quantities)
+        snapshot = Snapshot(step, stage, table.rows, names, *table[1:])
         self._sinks.take(snapshot)
         return snapshot
 
@@ -203,19 +221,31 @@ class Monitor:
         step, self._step = self._step, self._step + 1
         if not self._schedule.due(id(optimizer), step):
             return None
+        if self._updates:
+            begun = self._updates.begin(self.model, _owned(optimizer))
+            self._reading[id(optimizer)] = step, begun
         return partial(self._read_step, optimizer, step)
 
-    def _read_step(self, optimizer: Optimizer, step: int) -> None:
+    def _done(self, optimizer: Optimizer) -> None:
+        if id(optimizer) in self._reading:
+            step, begun = self._reading.pop(id(optimizer))
+            emit = partial(self._emit, step, "applied")
+            self._updates.end(begun, emit, self._total(optimizer))
+
+    def _total(self, optimizer: Optimizer) -> str:
         index = list(self._taps).index(id(optimizer))
+        return f"total/{index}" if len(self._taps) > 1 else "total"
+
+    def _read_step(self, optimizer: Optimizer, step: int) -> None:
         # GradScaler leaves it on a fused optimizer, which unscales inside its kernel.
         scale: Tensor | None = getattr(optimizer, "grad_scale", None)
-        self.observe(
-            step,
-            "applied",
-            1.0 if scale is None else scale,
-            optimizer=optimizer,
-            total=f"total/{index}" if len(self._taps) > 1 else "total",
-        )
+        total = self._total(optimizer)
+        if self._of_gradients:
+            factor = 1.0 if scale is None else scale
+            self.observe(step, "applied", factor, optimizer=optimizer, total=total)
+        if id(optimizer) in self._reading:
+            emit = partial(self._emit, step, "applied")
+            self._updates.read_gradients(self._reading[id(optimizer)][1], emit, total)
 
 
 def _owned(optimizer: Optimizer) -> set[int]:

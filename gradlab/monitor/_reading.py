@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from .._snapshot import Row
 from ..quantities import Moment, Quantity
-from ._layers import trainable_layers
-from ._measure import measure
+from ._layers import Layers, trainable_layers
+from ._measure import Pair, measure
+from ._shards import Sharding
 
 
 class Table(NamedTuple):
@@ -35,23 +36,50 @@ def read_gradients(
 
     Args:
         model: The model.
-        quantities: What to measure.
+        quantities: What to measure, of the feed `gradient`.
         scale: What the gradients were multiplied by; it is divided out.
         only: Identities of the parameters to read; None reads all.
         total: The name of the total row.
     """
-    layers, sizes, rows, parameters = trainable_layers(model, only)
-    pairs = [(p, p.grad) for p in parameters if p.grad is not None]
+    layers = trainable_layers(model, only)
+    pairs = [None if p.grad is None else (p, p.grad) for p in layers.parameters]
+    return tabulate(layers, pairs, quantities, scale, total)
+
+
+def tabulate(
+    layers: Layers,
+    pairs: Sequence[Pair | None],
+    quantities: Sequence[Quantity],
+    scale: float | Tensor = 1.0,
+    total: str = "total",
+    cut: Sequence[Sharding | None] | None = None,
+) -> Table:
+    """Measure one pair a parameter, and combine them to layers and the total.
+
+    Args:
+        layers: The rows, and the parameters they stand for.
+        pairs: A value and a gradient for each parameter; None where there is none.
+        quantities: What to measure.
+        scale: What the gradients were multiplied by; it is divided out.
+        total: The name of the total row.
+        cut: How the tensors of `pairs` are cut, if these are local parts already.
+    """
+    there = [i for i, pair in enumerate(pairs) if pair is not None]
     moments = list(dict.fromkeys(m for q in quantities for m in q.moments))
-    measured = iter(zip(*measure(moments, pairs, scale), strict=True))
-    parts = [
-        None if p.grad is None else _Part(p.numel(), next(measured)) for p in parameters
-    ]
-    ends = accumulate(sizes, initial=0)
-    groups = [slice(0, len(rows)), *(slice(*span) for span in pairwise(ends))]
+    columns = measure(
+        moments,
+        [pair for pair in pairs if pair is not None],
+        scale,
+        None if cut is None else [cut[i] for i in there],
+    )
+    parts: list[_Part | None] = [None] * len(pairs)
+    for i, *numbers in zip(there, *columns, strict=True):
+        parts[i] = _Part(layers.parameters[i].numel(), tuple(numbers))
+    ends = accumulate(layers.sizes, initial=0)
+    groups = [slice(0, len(parts)), *(slice(*span) for span in pairwise(ends))]
     wholes = [*(_combine(moments, parts[group]) for group in groups), *parts]
     places = [[moments.index(m) for m in q.moments] for q in quantities]
-    columns = [
+    table = [
         [
             None
             if whole is None
@@ -61,12 +89,12 @@ def read_gradients(
         for q, place in zip(quantities, places, strict=True)
     ]
     return Table(
-        (Row(total, "total"), *layers, *rows),
+        (Row(total, "total"), *layers.layers, *layers.rows),
         torch.tensor(
-            [[math.nan if n is None else n for n in column] for column in columns],
+            [[math.nan if n is None else n for n in column] for column in table],
             dtype=torch.float64,
         ).T,
-        torch.tensor([[n is not None for n in column] for column in columns]).T,
+        torch.tensor([[n is not None for n in column] for column in table]).T,
     )
 
 

@@ -20,13 +20,18 @@ class OptimizerTap:
         optimizer: The optimizer to watch.
         on_step: Called at each step; returns what is to be done when the gradient is
             final, or None.
+        on_done: Called when the step is over.
     """
 
     def __init__(
-        self, optimizer: Optimizer, on_step: Callable[[Optimizer], Read | None]
+        self,
+        optimizer: Optimizer,
+        on_step: Callable[[Optimizer], Read | None],
+        on_done: Callable[[Optimizer], object] = lambda optimizer: None,
     ) -> None:
         self.optimizer = optimizer
         self._on_step = on_step
+        self._on_done = on_done
         self._stepping = False
         self._hooks = (
             optimizer.register_step_pre_hook(self._before),
@@ -59,6 +64,9 @@ class OptimizerTap:
     def _after(
         self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
+        # The inner of two nested steps ends first, with all of the update done.
+        if self._stepping:
+            self._on_done(optimizer)
         self._stepping = False
 
 

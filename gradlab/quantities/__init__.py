@@ -4,21 +4,25 @@ To add one: the file, its line here, and `tests/quantities/test_x.py`. A number 
 moment gives yet is one more moment in `_moments.py`.
 """
 
+from ._grad_cosine import GradCosine as GradCosine
 from ._grad_max import GradMax as GradMax
 from ._grad_nonfinite import GradNonFinite as GradNonFinite
 from ._grad_norm import GradNorm as GradNorm
 from ._grad_rms import GradRMS as GradRMS
 from ._grad_to_param import GradToParam as GradToParam
 from ._grad_zeros import GradZeros as GradZeros
-from ._moment import Moment as Moment
+from ._moment import Moment as Moment, stored as stored
 from ._moments import (
+    Dot as Dot,
     LargestMagnitude as LargestMagnitude,
     NonFiniteCount as NonFiniteCount,
     Norm as Norm,
     ZeroCount as ZeroCount,
 )
 from ._param_norm import ParamNorm as ParamNorm
-from ._quantity import Quantity as Quantity
+from ._quantity import Feed as Feed, Quantity as Quantity
+from ._update_cosine import UpdateCosine as UpdateCosine
+from ._update_ratio import UpdateRatio as UpdateRatio
 
 quantities: tuple[Quantity, ...] = (
     GradNorm(),
@@ -28,5 +32,8 @@ quantities: tuple[Quantity, ...] = (
     GradZeros(),
     ParamNorm(),
     GradToParam(),
+    GradCosine(),
+    UpdateRatio(),
+    UpdateCosine(),
 )
 """Every quantity there is, with its default options."""

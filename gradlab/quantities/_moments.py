@@ -184,6 +184,36 @@ class ZeroCount(Moment):
         return torch.stack(counts).double() if counts else torch.empty(0)
 
 
+@dataclass(frozen=True)
+class Dot(Moment):
+    """Σ Re(conj(v) g), the inner product of the values and the gradients."""
+
+    reduce: ClassVar[Reduce] = "sum"
+    degree: ClassVar[int] = 1
+
+    def __call__(
+        self, values: Sequence[Tensor], grads: Sequence[Tensor]
+    ) -> Float[Tensor, " n"]:
+        """Measure the inner product of each pair.
+
+        Args:
+            values: The tensors.
+            grads: What to multiply them with, of the same shapes.
+
+        Returns:
+            One number for each.
+        """
+        if not grads:
+            return torch.empty(0, dtype=_WIDE)
+        pairs = zip(values, grads, strict=True)
+        return torch.stack([_dot(v, g) for v, g in pairs])
+
+
+def _dot(v: Tensor, g: Tensor) -> Tensor:
+    wide = torch.promote_types(g.dtype, torch.float32)
+    return torch.vdot(v.reshape(-1).to(wide), g.reshape(-1).to(wide)).real
+
+
 _WIDE = torch.float64
 
 

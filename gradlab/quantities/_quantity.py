@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from ._moment import Moment
+
+Feed = Literal["gradient", "update", "step", "previous", "activation"]
+"""The pair (value, gradient) that a quantity's moments are measured of.
+
+`gradient`: a parameter and its gradient. `update`: a parameter and what the optimizer
+added to it. `step`: a gradient and the update it led to. `previous`: the gradient read
+before and the one read now. `activation`: a module's output and the gradient of it.
+"""
 
 
 class Quantity(ABC):
@@ -18,9 +26,11 @@ class Quantity(ABC):
     Attributes:
         name: The column of the snapshot and the first segment of the tag.
         moments: What it is made of.
+        feed: What the moments are measured of.
     """
 
     name: ClassVar[str]
+    feed: ClassVar[Feed] = "gradient"
     moments: ClassVar[tuple[Moment, ...]]
 
     @abstractmethod
