@@ -1,4 +1,4 @@
-"""The cosine of the update and the gradient: −1 for plain SGD, near 0 where they part."""
+"""The cosine of the update and the gradient: −1 for plain SGD, 0 where they part."""
 
 from __future__ import annotations
 

@@ -13,8 +13,9 @@ from ._quantity import Feed, Quantity
 
 @dataclass(frozen=True)
 class UpdateRatio(Quantity):
-    """What the optimizer added to the parameters, relative to them; about 1e-3 in many
-    healthy runs (Karpathy). It is measured of the weights, whatever the optimizer.
+    """What the optimizer added to the parameters, relative to them.
+
+    About 1e-3 in many healthy runs (Karpathy). It is measured of the weights, whatever the optimizer.
 
     Example:
         >>> UpdateRatio()(2, 0.1, 10.0)
