@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
@@ -32,7 +32,10 @@ class GradientMonitor(Callback):
     - `grad_norm/<layer>`: for each module that owns trainable parameters, by its path,
       as `grad_norm/encoder.0`; `grad_norm/root` for what the LightningModule itself
       owns;
-    - `grad_norm/<layer>/<parameter>`: with `parameters=True`.
+    - `grad_norm/<layer>/<parameter>`: with `parameters=True`;
+    - the same with the name of every other quantity, as `grad_rms/<layer>`;
+    - with the trainer's `gradient_clip_val` also `grad_norm_clipped/…`, after clipping,
+      and `clip_coefficient/total`, what the gradient was multiplied by.
 
     **Stage**: the gradient is read in `on_before_optimizer_step`, so it is accumulated,
     averaged over ranks and unscaled, but not yet clipped (`unscaled`). The loss scale
@@ -67,6 +70,7 @@ class GradientMonitor(Callback):
         self.quantities = (GradNorm(),) if quantities is None else tuple(quantities)
         self.parameters = parameters
         self._monitor: Monitor | None = None
+        self._at_step: Monitor | None = None
         self._schedule = EveryNSteps(every_n_steps)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -105,13 +109,27 @@ class GradientMonitor(Callback):
         self._schedule = EveryNSteps(self.every_n_steps)
         # Whole gradients are the same on all ranks; of shards each rank reads its own.
         sharded = any(hasattr(p, "full_tensor") for p in pl_module.parameters())
-        if trainer.is_global_zero or sharded:
-            sinks = [_Loggers(trainer, self.parameters)]
-            self._monitor = Monitor(
+        if not (trainer.is_global_zero or sharded):
+            return
+        loggers = _Loggers(trainer, self.parameters)
+        sinks = [loggers] if trainer.is_global_zero else []
+        before = [q for q in self.quantities if q.feed == "gradient"]
+        if before:
+            self._monitor = Monitor(pl_module, quantities=before, sinks=sinks)
+        after = [q for q in self.quantities if q.feed != "gradient"]
+        if trainer.gradient_clip_val and pl_module.automatic_optimization:
+            loggers.clips = True
+            after = [*before, *after]
+        if after:
+            self._at_step = Monitor(
                 pl_module,
-                quantities=self.quantities,
-                sinks=sinks if trainer.is_global_zero else [],
+                quantities=after,
+                every_n_steps=self.every_n_steps,
+                clock=lambda: trainer.global_step,
+                sinks=sinks,
             )
+            for optimizer in trainer.optimizers:
+                self._at_step.attach(optimizer)
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
@@ -146,7 +164,7 @@ class GradientMonitor(Callback):
             pl_module: The model.
             stage: What has ended.
         """
-        self._monitor = None
+        self._let_go()
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
@@ -158,20 +176,42 @@ class GradientMonitor(Callback):
             pl_module: The model.
             exception: What ended the run.
         """
-        self._monitor = None
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._at_step is not None:
+            self._at_step.detach()
+        self._monitor = self._at_step = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Loggers:
     """The sink: all loggers of a trainer."""
 
     trainer: Trainer
     parameters: bool
+    clips: bool = False
+    unclipped: dict[str, float] = field(default_factory=dict)
 
     def __call__(self, snapshot: Snapshot) -> None:
         metrics = snapshot.scalars(self.parameters)
+        if self.clips and "grad_norm" in snapshot.quantities:
+            total = snapshot.rows[0].name
+            norm = snapshot["grad_norm", total]
+            if snapshot.stage == "applied":
+                before = self.unclipped.get(total, 0.0)
+                metrics = {_clipped(tag): value for tag, value in metrics.items()}
+                if before:
+                    metrics[f"clip_coefficient/{total}"] = norm / before
+            else:
+                self.unclipped[total] = norm
         for logger in self.trainer.loggers if metrics else ():
             logger.log_metrics(metrics, step=snapshot.step)
+
+
+def _clipped(tag: str) -> str:
+    quantity, _, row = tag.partition("/")
+    return f"{quantity}_clipped/{row}"
 
 
 def _loss_scale(trainer: Trainer, optimizer: Optimizer) -> float | Tensor:

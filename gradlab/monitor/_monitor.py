@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from types import TracebackType
 
@@ -51,6 +51,7 @@ class Monitor:
             yourself.
         quantities: What to measure.
         every_n_steps: Read the first of every n steps.
+        clock: Tells the step of a reading; None counts the optimizer steps seen.
         sinks: What is called with each snapshot. A sink that fails is reported once,
             its losses are counted in `lost`, and training goes on.
 
@@ -75,6 +76,7 @@ class Monitor:
         *,
         quantities: Sequence[Quantity] = (GradNorm(),),
         every_n_steps: int = 1,
+        clock: Callable[[], int] | None = None,
         sinks: Sequence[Sink] = (),
     ) -> None:
         if not isinstance(model, nn.Module):
@@ -101,6 +103,7 @@ class Monitor:
         self._sinks = Sinks(sinks)
         self._schedule = EveryNSteps(every_n_steps)
         self._step = 0
+        self._clock = clock
         self._taps: dict[int, OptimizerTap] = {}
         self._of_gradients = [q for q in quantities if q.feed == "gradient"]
         self._updates = Updates([q for q in quantities if q.feed in _OF_UPDATES])
@@ -218,6 +221,8 @@ class Monitor:
         return snapshot
 
     def _on_step(self, optimizer: Optimizer) -> Read | None:
+        if self._clock is not None:
+            self._step = self._clock()
         step, self._step = self._step, self._step + 1
         if not self._schedule.due(id(optimizer), step):
             return None

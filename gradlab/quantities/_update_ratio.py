@@ -15,7 +15,8 @@ from ._quantity import Feed, Quantity
 class UpdateRatio(Quantity):
     """What the optimizer added to the parameters, relative to them.
 
-    About 1e-3 in many healthy runs (Karpathy). It is measured of the weights, whatever the optimizer.
+    About 1e-3 in many healthy runs (Karpathy). It is measured of the weights, whatever
+    the optimizer.
 
     Example:
         >>> UpdateRatio()(2, 0.1, 10.0)

@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 
 from gradlab import Monitor
 from gradlab.callbacks import GradientMonitor
-from gradlab.quantities import GradNorm
+from gradlab.quantities import GradNorm, UpdateRatio
 from gradlab.tensorboard import History, read_run
 
 
@@ -398,3 +398,25 @@ def test_a_config_can_name_it() -> None:
     assert isinstance(monitor, GradientMonitor)
     assert monitor.every_n_steps == 5
     assert monitor.quantities == (GradNorm(),)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_before_and_after_clipping_with_the_coefficient(tmp_path: Path, n: int) -> None:
+    quantities = (GradNorm(), UpdateRatio())
+    monitor = GradientMonitor(every_n_steps=n, quantities=quantities)
+    fit(tmp_path, Net(), monitor, gradient_clip_val=0.01, accumulate_grad_batches=1)
+    before, after = (read_run(tmp_path, q) for q in ("grad_norm", "grad_norm_clipped"))
+    coefficients = read_run(tmp_path, "clip_coefficient").total
+    np.testing.assert_array_equal(before.steps, after.steps)
+    np.testing.assert_allclose(after.total, np.minimum(before.total, 0.01), rtol=1e-3)
+    np.testing.assert_allclose(coefficients, after.total / before.total, rtol=1e-5)
+    ratios = read_run(tmp_path, "update_ratio")
+    np.testing.assert_array_equal(ratios.steps, before.steps)
+    assert (ratios.total > 0).all()
+
+
+def test_updates_are_read_without_gradients_and_hooks_are_gone(tmp_path: Path) -> None:
+    model = Net()
+    trainer = fit(tmp_path, model, GradientMonitor(quantities=[UpdateRatio()]))
+    assert len(read_run(tmp_path, "update_ratio").steps) == 6
+    assert not trainer.optimizers[0]._optimizer_step_pre_hooks
