@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING
 from ._version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from . import layers as layers, optim as optim, quantities as quantities
+    from . import (
+        layers as layers,
+        optim as optim,
+        pathologies as pathologies,
+        quantities as quantities,
+    )
     from ._function import Function as Function
     from ._gradcheck import gradcheck as gradcheck
     from ._opinfo import (
@@ -28,12 +33,14 @@ if TYPE_CHECKING:
     )
     from ._snapshot import Row as Row, Snapshot as Snapshot
     from .monitor import Monitor as Monitor
+    from .tensorboard import History as History, read_run as read_run
 
 _HOME = {
     "ErrorInput": "._opinfo",
     "Finding": "._report",
     "Function": "._function",
     "GradientMismatchError": "._report",
+    "History": ".tensorboard",
     "ModuleInput": "._opinfo",
     "Monitor": ".monitor",
     "OpInfo": "._opinfo",
@@ -42,8 +49,17 @@ _HOME = {
     "SampleInput": "._opinfo",
     "Snapshot": "._snapshot",
     "gradcheck": "._gradcheck",
+    "read_run": ".tensorboard",
 }
-_ROOMS = ("callbacks", "layers", "monitor", "optim", "quantities", "tensorboard")
+_ROOMS = (
+    "callbacks",
+    "layers",
+    "monitor",
+    "optim",
+    "pathologies",
+    "quantities",
+    "tensorboard",
+)
 
 
 def __getattr__(name: str) -> object:

@@ -7,7 +7,7 @@ from the backward pass to the update.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import torch
@@ -35,6 +35,8 @@ class Row:
             the model itself owns), a full parameter name (`"encoder.0.weight"`) for a
             parameter, `"total"` for the total.
         kind: What the name names.
+        shape: Of a parameter, its shape; None if that is not known. Two rows of the
+            same name and kind are equal whatever it is.
 
     Example:
         >>> Row("encoder.0.weight", "parameter").tag
@@ -43,6 +45,7 @@ class Row:
 
     name: str
     kind: Kind
+    shape: tuple[int, ...] | None = field(default=None, compare=False)
 
     @property
     def tag(self) -> str:

@@ -1,6 +1,7 @@
 """Event files: written while a run is watched, read back for its history."""
 
-from ._reader import History as History, read_run as read_run
+from ._history import History as History
+from ._reader import quantities_in as quantities_in, read_run as read_run
 from ._writer import EventFileWriter as EventFileWriter
 
-__all__ = ["EventFileWriter", "History", "read_run"]
+__all__ = ["EventFileWriter", "History", "quantities_in", "read_run"]

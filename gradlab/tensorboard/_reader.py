@@ -3,65 +3,34 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
-from tensorboard.backend.event_processing.event_accumulator import (
-    SCALARS,
-    TENSORS,
-    EventAccumulator,
-)
-from tensorboard.util.tensor_util import make_ndarray
 
-from ._stage import STAGE
+from .._snapshot import Row, Stage
+from . import _table
+from ._history import History
+from ._run import Entry, Run, Series, load
 
 
-@dataclass(frozen=True, eq=False)
-class History:
-    """One quantity over a run.
-
-    Attributes:
-        quantity: Its name.
-        stage: Where the gradient was read, None if the file does not say.
-        steps: The steps at which it was read, ascending, `[step]`.
-        layers: Names of the layers, in the order of the model.
-        values: The numbers, float64 `[step x layer]`, NaN where there is none.
-        available: Where there is one, bool `[step x layer]`: tells a number that is
-            missing from one that is NaN.
-        total: The number of the whole model, `[step]`, NaN where there is none. With
-            several optimizers, of the parameters of the one that took the step.
-    """
-
-    quantity: str
-    stage: str | None
-    steps: NDArray[np.int64]
-    layers: tuple[str, ...]
-    values: NDArray[np.float64]
-    available: NDArray[np.bool_]
-    total: NDArray[np.float64]
-
-    def __getitem__(self, layer: str) -> NDArray[np.float64]:
-        """The numbers of one layer, or of `"total"`, at each of `steps`."""
-        if layer in self.layers:
-            return self.values[:, self.layers.index(layer)]
-        if layer == "total":
-            return self.total
-        raise KeyError(f"no layer {layer!r}; layers are {', '.join(self.layers)}")
-
-
-def read_run(log_dir: str | os.PathLike[str], quantity: str = "grad_norm") -> History:
+def read_run(
+    log_dir: str | os.PathLike[str],
+    quantity: str = "grad_norm",
+    stage: Stage | None = None,
+) -> History:
     """Read the history of a quantity from the event files of one run.
 
-    Every number in the files is read, none is sampled away. Where a step was written
-    twice, as by a run that was resumed from before its end, the later one counts. A
-    record cut off by a crash ends its file: what was written before it is read.
+    The tables that `EventFileWriter` writes are read; at steps that have none, as in
+    runs that a Lightning logger wrote, the scalars. Every number is read, none is
+    sampled away. Where a step was written twice, as by a run that was resumed from
+    before its end, the later one counts. A record cut off by a crash ends its file:
+    what was written before it is read.
 
     Args:
         log_dir: The directory of the event files, or one above it.
         quantity: The quantity to read.
+        stage: Where the gradient was read; None for the stage that was written first.
 
     Returns:
         Its history.
@@ -86,104 +55,150 @@ def read_run(log_dir: str | os.PathLike[str], quantity: str = "grad_norm") -> Hi
         (array([0, 1, 2]), ('root',), (3, 1))
     """
     where = Path(log_dir)
-    if not where.is_dir():
-        raise FileNotFoundError(
-            f"a run is read from its log directory, got {os.fspath(log_dir)!r}, which "
-            f"is {'a file' if where.exists() else 'missing'}"
-        )
-    folders = sorted({file.parent for file in where.rglob("*tfevents*")})
-    if not folders:
-        raise FileNotFoundError(
-            f"a run has event files (*tfevents*), found none below "
-            f"{os.fspath(log_dir)!r}; did the run start, and log to this directory?"
-        )
-    runs = {folder: _scalars(folder) for folder in folders}
-    found = {
-        folder: run
-        for folder, run in runs.items()
-        if any(tag.startswith(f"{quantity}/") for tag in run)
-    }
+    runs = _runs(where)
+    chosen = {folder: run.select(quantity, stage) for folder, run in runs.items()}
+    found = {folder: one for folder, one in chosen.items() if one[1] or one[2]}
     if not found:
-        tags = sorted({tag for run in runs.values() for tag in run})[:8]
-        raise ValueError(
-            f"a watched run has tags {quantity}/<layer>, found none below "
-            f"{os.fspath(log_dir)!r} (some of its tags: {', '.join(tags) or 'none'}); "
-            "was gradlab.callbacks.GradientMonitor among the callbacks, or a gradlab."
-            "tensorboard.EventFileWriter among the monitor's sinks?"
-        )
+        raise ValueError(_not_found(where, runs.values(), quantity, stage))
     if len(found) > 1:
         raise ValueError(
             f"one run is read at a time, found {len(found)} below "
             f"{os.fspath(log_dir)!r}; name one of "
             f"{', '.join(os.fspath(folder.relative_to(where)) for folder in found)}"
         )
-    ((_, run),) = found.items()
-    return _history(quantity, run)
+    ((at, entries, series),) = found.values()
+    return _history(quantity, at, entries, series)
 
 
-class _Series(NamedTuple):
-    stage: str | None
-    numbers: dict[int, float]
+def quantities_in(log_dir: str | os.PathLike[str]) -> dict[str, tuple[str | None, ...]]:
+    """The quantities that `read_run` finds, and at which stages.
+
+    Args:
+        log_dir: The directory of the event files, or one above it.
+
+    Returns:
+        The stages of each quantity, the first written first; None where the file does
+        not say.
+
+    Raises:
+        FileNotFoundError: If the directory, or any event file in it, is missing.
+    """
+    return {name: tuple(at) for name, at in _all(_runs(Path(log_dir)).values()).items()}
 
 
-def _scalars(folder: Path) -> dict[str, _Series]:
-    """The numbers by step of each scalar tag of one directory, the last one written."""
-    events = EventAccumulator(os.fspath(folder), {SCALARS: 0, TENSORS: 0}).Reload()
-    tags = events.Tags()
-    run: dict[str, _Series] = {}
-    for tag in tags["scalars"]:
-        numbers = {event.step: event.value for event in events.Scalars(tag)}
-        run[tag] = _Series(_stage(events, tag), numbers)
-    for tag in tags["tensors"]:
-        # What TensorFlow and SummaryWriter's new style write for a scalar.
-        if events.SummaryMetadata(tag).plugin_data.plugin_name == "scalars":
-            numbers = {
-                event.step: make_ndarray(event.tensor_proto).item()
-                for event in events.Tensors(tag)
-            }
-            run[tag] = _Series(_stage(events, tag), numbers)
-    return run
+def _runs(where: Path) -> dict[Path, Run]:
+    """Each directory with event files, at or below this one."""
+    if not where.is_dir():
+        raise FileNotFoundError(
+            f"a run is read from its log directory, got {os.fspath(where)!r}, which "
+            f"is {'a file' if where.exists() else 'missing'}"
+        )
+    folders = sorted({file.parent for file in where.rglob("*tfevents*")})
+    if not folders:
+        raise FileNotFoundError(
+            f"a run has event files (*tfevents*), found none below "
+            f"{os.fspath(where)!r}; did the run start, and log to this directory?"
+        )
+    return {folder: load(folder) for folder in folders}
 
 
-def _stage(events: EventAccumulator, tag: str) -> str | None:
-    """The stage that the description of a tag names."""
-    if tag not in events.summary_metadata:
-        return None
-    text = events.SummaryMetadata(tag).summary_description
-    return text.removeprefix(STAGE) if text.startswith(STAGE) else None
+def _all(runs: Iterable[Run]) -> dict[str, list[str | None]]:
+    found: dict[str, list[str | None]] = {}
+    for run in runs:
+        for name, stages in run.quantities().items():
+            known = found.setdefault(name, [])
+            known.extend(stage for stage in stages if stage not in known)
+    return found
 
 
-def _history(quantity: str, run: dict[str, _Series]) -> History:
-    """The table of one quantity; what has a second slash is a parameter."""
-    series = {
-        tag.removeprefix(f"{quantity}/"): one
-        for tag, one in run.items()
-        if tag.startswith(f"{quantity}/")
-    }
-    totals = [one for name, one in series.items() if name.split("/")[0] == "total"]
-    layers = {
-        name: one for name, one in series.items() if "/" not in name and name != "total"
-    }
-    stages = {one.stage for one in series.values()}
-    steps = sorted(
-        {step for one in (*layers.values(), *totals) for step in one.numbers}
+def _not_found(
+    where: Path, runs: Iterable[Run], quantity: str, stage: str | None
+) -> str:
+    runs = list(runs)
+    held = [
+        f"{name} ({', '.join(map(str, stages))})" for name, stages in _all(runs).items()
+    ]
+    if held:
+        at = "" if stage is None else f" at the stage {stage!r}"
+        return (
+            f"a history is of what was written below {os.fspath(where)!r}: "
+            f"{', '.join(held)}; got quantity={quantity!r}{at}"
+        )
+    tags = sorted({tag for run in runs for tag in run.scalars})[:8]
+    return (
+        f"a watched run has tags {quantity}/<layer>, found none below "
+        f"{os.fspath(where)!r} (some of its tags: {', '.join(tags) or 'none'}); "
+        "was gradlab.callbacks.GradientMonitor among the callbacks, or a gradlab."
+        "tensorboard.EventFileWriter among the monitor's sinks?"
     )
-    row = {step: i for i, step in enumerate(steps)}
-    values = np.full((len(steps), len(layers)), np.nan)
-    available = np.zeros(values.shape, dtype=bool)
-    for column, one in enumerate(layers.values()):
-        where = [row[step] for step in one.numbers]
-        values[where, column] = list(one.numbers.values())
-        available[where, column] = True
-    total = np.full(len(steps), np.nan)
-    for one in totals:
-        total[[row[step] for step in one.numbers]] = list(one.numbers.values())
+
+
+def _history(
+    quantity: str, stage: str | None, entries: list[Entry], series: dict[str, Series]
+) -> History:
+    """The table of one quantity."""
+    # Several optimizers may share a step: each has its own total.
+    last = {(one.step, _total(one.layout.rows)): one for one in entries}
+    tabled = {step for step, _ in last}
+    scalars = {
+        _row(name): {s: v for s, v in one.numbers.items() if s not in tabled}
+        for name, one in series.items()
+    }
+    rows: list[Row] = []
+    for layout in {id(one.layout): one.layout for one in last.values()}.values():
+        rows = _merged(rows, layout.rows)
+    rows = _merged(rows, [row for row, numbers in scalars.items() if numbers])
+    column = {row: j for j, row in enumerate(rows)}
+    steps = sorted(tabled.union(*scalars.values()))
+    line = {step: i for i, step in enumerate(steps)}
+    table = np.full((len(steps), len(rows)), np.nan)
+    measured = np.zeros(table.shape, dtype=bool)
+    columns: dict[int, list[int]] = {}
+    for one in last.values():
+        where = columns.get(id(one.layout))
+        if where is None:
+            where = [column[row] for row in one.layout.rows]
+            columns[id(one.layout)] = where
+        table[line[one.step], where], measured[line[one.step], where] = _table.decode(
+            one.tensor
+        )
+    table[~measured] = np.nan
+    for row, numbers in scalars.items():
+        if numbers:
+            where = [line[step] for step in numbers]
+            table[where, column[row]] = list(numbers.values())
+            measured[where, column[row]] = True
     return History(
-        quantity=quantity,
-        stage=stages.pop() if len(stages) == 1 else None,
-        steps=np.array(steps, dtype=np.int64),
-        layers=tuple(layers),
-        values=values,
-        available=available,
-        total=total,
+        quantity, stage, np.array(steps, dtype=np.int64), tuple(rows), table, measured
     )
+
+
+def _total(rows: tuple[Row, ...]) -> str:
+    return next((row.name for row in rows if row.kind == "total"), "")
+
+
+def _row(name: str) -> Row:
+    """The row of a scalar, from what follows the quantity in its tag."""
+    layer, slash, parameter = name.partition("/")
+    if layer == "total":
+        return Row(name, "total")
+    if not slash:
+        return Row(layer, "layer")
+    return Row(parameter if layer == "root" else f"{layer}.{parameter}", "parameter")
+
+
+def _merged(rows: list[Row], others: Iterable[Row]) -> list[Row]:
+    """Both, each in its order: what is new stands before what follows it there."""
+    known = {row: i for i, row in enumerate(rows)}
+    before: dict[int, list[Row]] = {}
+    place = len(rows)
+    for row in reversed(list(others)):
+        if row in known:
+            place = known[row]
+        else:
+            before.setdefault(place, []).append(row)
+    return [
+        row
+        for i, one in enumerate([*rows, None])
+        for row in (*reversed(before.get(i, [])), *(() if one is None else (one,)))
+    ]

@@ -6,34 +6,56 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import Literal, NamedTuple, get_args
 
+import numpy as np
+from numpy.typing import NDArray
 from tensorboard.compat.proto import event_pb2, summary_pb2
-from tensorboard.summary.writer import event_file_writer
 
-from .._snapshot import Snapshot, Stage
-from ._stage import STAGE
+from .._snapshot import Row, Snapshot, Stage
+from . import _scalars, _table
+from ._movers import Movers
+from ._records import RecordFile
+
+Scalars = Literal["all", "top", "off"]
+"""Which standard scalars are written beside the tables."""
 
 
 class EventFileWriter:
-    """A monitor's sink that writes TensorBoard scalars.
+    """A monitor's sink that writes an event file which TensorBoard shows.
 
-    **Logged tags**, for each quantity: `grad_norm/total`, `grad_norm/<layer>` with the
-    module path of each layer that owns parameters, and with `parameters` also
-    `grad_norm/<layer>/<parameter>`. The description of each tag names the stage at
-    which the gradient was read. What is unavailable is not written; NaN is.
+    **Tables**, for `read_run`: for each quantity one tensor a step under
+    `gradlab/<quantity>`, four bytes a layer. A number beyond float32 makes the tensor
+    of its step float64.
 
-    TensorBoard keeps scalars in float32: below 1e-45 they are 0, above 3e38 infinite.
+    **Scalars**, for TensorBoard as it comes: `grad_norm/total`, `grad_norm/<layer>`
+    with the module path of each layer that owns parameters, and with `parameters` also
+    `grad_norm/<layer>/<parameter>`. They cost ten times the bytes. The description of
+    each tag names the stage at which the gradient was read. What is unavailable is not
+    written; NaN is. Scalars are float32: below 1e-45 they are 0, above 3e38 infinite.
+
+    The stage of the first snapshot has these tags; another one has `_<stage>` behind
+    the quantity, as `grad_norm_clipped/<layer>`.
+
+    Each snapshot is with the operating system when the call returns: it survives the
+    death of the process, and `flush` makes it survive that of the machine. A snapshot
+    for which the disk has no room is an error and leaves no trace; the next one may
+    find room again.
 
     Args:
         log_dir: The directory of the event file, made if missing.
-        parameters: Whether to write one tag a parameter too.
+        parameters: Whether to write the parameters too, not only the layers.
+        scalars: `"all"`; `"off"`; or `"top"`: at each step the total and the `top_k`
+            tags that moved most, relative to their last written number.
+        top_k: How many.
 
     Raises:
         OSError: If the directory cannot be made or written to.
+        ValueError: If `scalars` or `top_k` is not as said above.
 
     Example:
         >>> from tempfile import mkdtemp
@@ -47,17 +69,28 @@ class EventFileWriter:
     """
 
     def __init__(
-        self, log_dir: str | os.PathLike[str], parameters: bool = False
+        self,
+        log_dir: str | os.PathLike[str],
+        parameters: bool = False,
+        scalars: Scalars = "all",
+        top_k: int = 10,
     ) -> None:
+        if scalars not in get_args(Scalars):
+            raise ValueError(
+                f"scalars are one of {get_args(Scalars)}, got scalars={scalars!r}"
+            )
+        if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
+            raise ValueError(f"top_k is a whole number from 1, got top_k={top_k!r}")
         self.log_dir = Path(log_dir)
         self.parameters = parameters
+        self.scalars: Scalars = scalars
+        self._movers = Movers(top_k)
         self._stage: Stage | None = None
         self._described: set[str] = set()
+        self._rows: dict[str, list[_Rows]] = {}
         try:
             self.log_dir.mkdir(parents=True, exist_ok=True)
-            # Asking is not enough: root may always, a read-only mount never.
-            with tempfile.TemporaryFile(dir=self.log_dir):
-                pass
+            self._file = RecordFile(self.log_dir)
         except OSError as error:
             raise OSError(
                 error.errno,
@@ -65,8 +98,6 @@ class EventFileWriter:
                 f"({error.strerror}); choose another log_dir or its permissions; got",
                 os.fspath(log_dir),
             ) from error
-        # TensorBoard's own writer fails in its thread, too late and twice.
-        self._writer = event_file_writer.EventFileWriter(os.fspath(self.log_dir))
 
     def __call__(self, snapshot: Snapshot) -> None:
         """Write one snapshot.
@@ -75,37 +106,90 @@ class EventFileWriter:
             snapshot: What was measured at one step.
 
         Raises:
-            ValueError: If it is of another stage than the ones before: two meanings of
-                one tag would be one curve.
+            OSError: If there is no room for it, or the file was deleted.
+            ValueError: If the writer is closed.
         """
-        if self._stage is None:
-            self._stage = snapshot.stage
-        if snapshot.stage != self._stage:
-            raise ValueError(
-                f"an event file holds gradients of one stage, here {self._stage!r}, "
-                f"got a snapshot of stage {snapshot.stage!r}; give that a writer of "
-                "its own"
+        fresh: list[str] = []
+        summary = b"".join(self._summary(snapshot, fresh))
+        if not summary:
+            return
+        event = event_pb2.Event(wall_time=time.time(), step=snapshot.step)
+        try:
+            self._file.append(event.SerializeToString() + _field(summary))
+        except OSError:
+            self._movers.forget()
+            raise
+        self._described.update(fresh)
+
+    def _summary(self, snapshot: Snapshot, fresh: list[str]) -> Iterator[bytes]:
+        """The values of a snapshot, and the tags that are described with them."""
+        stage = snapshot.stage
+        self._stage = self._stage or stage
+        rows = self._kept(snapshot.rows)
+        values = snapshot.values.numpy()[rows.where]
+        available = snapshot.available.numpy()[rows.where]
+        for k, quantity in enumerate(snapshot.quantities):
+            if not available[:, k].any():
+                continue
+            name = quantity if stage == self._stage else f"{quantity}_{stage}"
+            tag = f"{_table.PLUGIN}/{name}{rows.suffix}"
+            table = summary_pb2.Summary()
+            entry = table.value.add(
+                tag=tag, tensor=_table.encode(values[:, k], available[:, k])
             )
-        summary = summary_pb2.Summary()
-        for tag, value in snapshot.scalars(self.parameters).items():
-            entry = summary.value.add(tag=tag, simple_value=value)
             if tag not in self._described:
-                self._described.add(tag)
-                entry.metadata.CopyFrom(_metadata(snapshot.stage))
-        if summary.value:
-            self._writer.add_event(
-                event_pb2.Event(
-                    wall_time=time.time(), step=snapshot.step, summary=summary
-                )
+                layout = _table.Layout(quantity, stage, rows.rows)
+                entry.metadata.CopyFrom(_table.describe(layout))
+                fresh.append(tag)
+            yield table.SerializeToString()
+            if self.scalars == "off":
+                continue
+            chosen = (
+                np.flatnonzero(available[:, k])
+                if self.scalars == "all"
+                else self._movers(tag, values[:, k], available[:, k], rows.total)
             )
+            data, new = _scalars.encode(
+                [f"{name}/{rows.tags[i]}" for i in chosen.tolist()],
+                values[chosen, k],
+                stage,
+                self._described,
+            )
+            fresh += new
+            yield data
+
+    def _kept(self, rows: tuple[Row, ...]) -> _Rows:
+        """What is written of these rows; the same object for the same rows."""
+        total = next((row.name for row in rows if row.kind == "total"), "total")
+        known = self._rows.setdefault(total, [])
+        for one in known:
+            # The same objects as a rule: no name is compared.
+            if one.given == rows:
+                return one
+        where = [
+            i
+            for i, row in enumerate(rows)
+            if self.parameters or row.kind != "parameter"
+        ]
+        kept = tuple(rows[i] for i in where)
+        one = _Rows(
+            rows,
+            kept,
+            np.array(where, dtype=np.int64),
+            [row.tag for row in kept],
+            np.array([row.kind == "total" for row in kept], dtype=bool),
+            total.removeprefix("total") + (f"~{len(known) + 1}" if known else ""),
+        )
+        known.append(one)
+        return one
 
     def flush(self) -> None:
         """Wait until everything is on disk."""
-        self._writer.flush()
+        self._file.flush()
 
     def close(self) -> None:
-        """Flush and close the file; a snapshot after that is an error."""
-        self._writer.close()
+        """Close the file; a snapshot after that is an error."""
+        self._file.close()
 
     def __enter__(self) -> EventFileWriter:
         return self
@@ -119,9 +203,23 @@ class EventFileWriter:
         self.close()
 
 
-def _metadata(stage: Stage) -> summary_pb2.SummaryMetadata:
-    return summary_pb2.SummaryMetadata(
-        summary_description=f"{STAGE}{stage}",
-        plugin_data={"plugin_name": "scalars"},
-        data_class=summary_pb2.DATA_CLASS_SCALAR,
-    )
+class _Rows(NamedTuple):
+    """Rows of snapshots, and what is written of them."""
+
+    given: tuple[Row, ...]
+    rows: tuple[Row, ...]
+    where: NDArray[np.int64]
+    tags: list[str]
+    total: NDArray[np.bool_]
+    suffix: str
+
+
+def _field(summary: bytes) -> bytes:
+    """The bytes of a Summary as field 5 of an Event, behind its other fields."""
+    empty = event_pb2.Event(summary=summary_pb2.Summary()).SerializeToString()
+    length, number = bytearray(), len(summary)
+    while number > 0x7F:
+        length.append(number & 0x7F | 0x80)
+        number >>= 7
+    length.append(number)
+    return empty[:1] + bytes(length) + summary

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from gradlab import Monitor
+from gradlab.quantities import GradNorm, GradRMS
 from gradlab.tensorboard import EventFileWriter
 
 SECONDS = 60
@@ -62,14 +63,20 @@ def until(ask: Callable[[], Any]) -> Any:
 @pytest.mark.parametrize("fast", ["auto", "false"])
 def test_the_server_shows_each_layer_with_its_stage(tmp_path: Path, fast: str) -> None:
     model = nn.Sequential(nn.Linear(2, 1, bias=False), nn.Linear(1, 1, bias=False))
-    with Monitor(model, sinks=[EventFileWriter(tmp_path / "logs" / "run")]) as monitor:
+    sink = EventFileWriter(tmp_path / "logs" / "run")
+    quantities = [GradNorm(), GradRMS()]
+    with Monitor(model, quantities=quantities, sinks=[sink]) as monitor:
         for step in range(3):
             for parameter in model.parameters():
                 parameter.grad = torch.full_like(parameter, 1.0 + step)
             monitor.observe(step, "applied")
     with served(tmp_path / "logs", f"--load_fast={fast}") as ask:
         (run,) = until(lambda: ask("scalars/tags")).values()
-        assert set(run) == {"grad_norm/total", "grad_norm/0", "grad_norm/1"}
+        assert set(run) == {
+            f"{name}/{row}"
+            for name in ("grad_norm", "grad_rms")
+            for row in ("total", "0", "1")
+        }
         assert "Gradient stage: applied" in run["grad_norm/0"]["description"]
         points = until(lambda: ask("scalars/scalars?run=run&tag=grad_norm/1"))
     assert [(step, value) for _, step, value in points] == [
