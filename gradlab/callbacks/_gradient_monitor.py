@@ -126,6 +126,7 @@ class GradientMonitor(Callback):
                 quantities=after,
                 every_n_steps=self.every_n_steps,
                 clock=lambda: trainer.global_step,
+                scaler=getattr(trainer.precision_plugin, "scaler", None),
                 sinks=sinks,
             )
             for optimizer in trainer.optimizers:

@@ -7,11 +7,13 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from .._snapshot import Kind, Row
 
-Names = tuple[tuple[str, tuple[str, ...]], ...]
-"""Module paths, and the names of what each module owns."""
+Leaf = tuple[str, tuple[int, ...] | None]
+Names = tuple[tuple[str, tuple[Leaf, ...]], ...]
+"""Module paths, and the names and shapes of what each module owns."""
 
 
 class Layers(NamedTuple):
@@ -41,18 +43,20 @@ def trainable_layers(model: nn.Module, only: Collection[int] | None = None) -> L
         model: The model.
         only: Identities of the parameters to keep; None keeps all.
     """
-    names: list[tuple[str, tuple[str, ...]]] = []
+    names: list[tuple[str, tuple[Leaf, ...]]] = []
     parameters: list[Tensor] = []
     seen: set[int] = set()
     for path, module in model.named_modules():
-        owned: list[str] = []
+        owned: list[Leaf] = []
         for leaf, parameter in module._parameters.items():
             if parameter is None or not parameter.requires_grad:
                 continue
             key = id(parameter)
             if key not in seen and (only is None or key in only):
                 seen.add(key)
-                owned.append(leaf)
+                owned.append(
+                    (leaf, None if is_lazy(parameter) else tuple(parameter.shape))
+                )
                 parameters.append(parameter)
         if owned:
             names.append((path, tuple(owned)))
@@ -69,9 +73,9 @@ def _rows(names: Names) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
     for path, owned in names:
         layer = _unique(path, "layer", taken) if path else "root"
         layers.append(Row(layer, "layer"))
-        for leaf in owned:
+        for leaf, shape in owned:
             name = f"{layer}.{leaf}" if path else leaf
-            rows.append(Row(_unique(name, "parameter", taken), "parameter"))
+            rows.append(Row(_unique(name, "parameter", taken), "parameter", shape))
     return tuple(layers), tuple(rows)
 
 

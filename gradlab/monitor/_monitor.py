@@ -8,10 +8,14 @@ from types import TracebackType
 
 import torch
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from .._snapshot import Snapshot, Stage
 from ..quantities import GradNorm, Quantity
+from ._activation_watch import ActivationWatch
+from ._dead_units import DeadUnitLedger
+from ._options import chosen_quantities
 from ._reading import Table, read_gradients
 from ._schedule import EveryNSteps
 from ._sinks import Sink, Sinks
@@ -52,6 +56,12 @@ class Monitor:
         quantities: What to measure.
         every_n_steps: Read the first of every n steps.
         clock: Tells the step of a reading; None counts the optimizer steps seen.
+        activations: Whether to watch the outputs of modules too, with forward hooks,
+            and the gradients that come back to them: True for every module that owns
+            parameters or is an activation function, or globs on module paths; None if
+            a quantity of activations is named. They get a snapshot of their own.
+        scaler: The GradScaler of the run; its scale is divided out of the gradients of
+            activations, which nobody unscales.
         sinks: What is called with each snapshot. A sink that fails is reported once,
             its losses are counted in `lost`, and training goes on.
 
@@ -77,29 +87,13 @@ class Monitor:
         quantities: Sequence[Quantity] = (GradNorm(),),
         every_n_steps: int = 1,
         clock: Callable[[], int] | None = None,
+        activations: bool | Sequence[str] | None = None,
+        scaler: GradScaler | None = None,
         sinks: Sequence[Sink] = (),
     ) -> None:
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"a model is an nn.Module, got {type(model).__name__}")
-        if not any(p.requires_grad for p in model.parameters()):
-            raise ValueError(
-                "a watched model has a parameter to train, got "
-                f"{type(model).__name__} with none that requires a gradient"
-            )
-        for quantity in quantities:
-            if not isinstance(quantity, Quantity):
-                raise TypeError(
-                    "quantities are instances of gradlab.quantities.Quantity, got "
-                    f"{quantity!r}; is it a class that was not called?"
-                )
-        names = [quantity.name for quantity in quantities]
-        if not names or len(set(names)) < len(names):
-            raise ValueError(
-                "a monitor measures at least one quantity, each under its own name, "
-                f"got {names}"
-            )
+        quantities = chosen_quantities(model, quantities, activations)
         self.model = model
-        self.quantities = tuple(quantities)
+        self.quantities = quantities
         self._sinks = Sinks(sinks)
         self._schedule = EveryNSteps(every_n_steps)
         self._step = 0
@@ -108,6 +102,12 @@ class Monitor:
         self._of_gradients = [q for q in quantities if q.feed == "gradient"]
         self._updates = Updates([q for q in quantities if q.feed in _OF_UPDATES])
         self._reading: dict[int, tuple[int, StepReading]] = {}
+        self._activations: ActivationWatch | None = None
+        if of_activations := [q for q in quantities if q.feed == "activation"]:
+            patterns = None if isinstance(activations, bool) else activations
+            self._activations = ActivationWatch(
+                model, patterns, of_activations, self._may_be_read, scaler
+            )
         if optimizer is not None:
             self.attach(optimizer)
 
@@ -129,6 +129,11 @@ class Monitor:
     def lost(self) -> int:
         """How many snapshots sinks have failed to take."""
         return self._sinks.lost
+
+    @property
+    def dead_units(self) -> DeadUnitLedger | None:
+        """When each unit was last active; None unless `DeadUnits` is measured."""
+        return None if self._activations is None else self._activations.ledger
 
     def attach(self, optimizer: Optimizer) -> None:
         """Watch one more optimizer.
@@ -164,6 +169,8 @@ class Monitor:
             tap.remove()
         self._taps.clear()
         self._reading.clear()
+        if self._activations is not None:
+            self._activations.remove()
         self._sinks.flush()
 
     def __enter__(self) -> Monitor:
@@ -212,6 +219,35 @@ class Monitor:
         table = read_gradients(self.model, self._of_gradients, scale, only, total)
         return self._emit(step, stage, self._of_gradients, table)
 
+    def observe_activations(
+        self, step: int, scale: float | Tensor | None = None
+    ) -> Snapshot | None:
+        """Read now what flowed through the model since the last reading.
+
+        A watched optimizer calls it at its step. The stage is `raw`: of this rank, the
+        microbatches of a step taken together.
+
+        Args:
+            step: The step it belongs to.
+            scale: What the loss was multiplied by; None asks the scaler.
+
+        Returns:
+            The snapshot that the sinks were handed, one row a module in the order of
+            the forward; None if no gradient came back to a watched module.
+
+        Raises:
+            ValueError: If activations are not watched.
+        """
+        if self._activations is None:
+            raise ValueError(
+                "observe_activations() reads watched activations, got a Monitor made "
+                "without activations=True"
+            )
+        table = self._activations.read(step, scale)
+        if table is None:
+            return None
+        return self._emit(step, "raw", self._activations.quantities, table)
+
     def _emit(
         self, step: int, stage: Stage, quantities: Sequence[Quantity], table: Table
     ) -> Snapshot:
@@ -224,14 +260,23 @@ class Monitor:
         if self._clock is not None:
             self._step = self._clock()
         step, self._step = self._step, self._step + 1
-        if not self._schedule.due(id(optimizer), step):
+        due = self._schedule.due(id(optimizer), step)
+        if self._activations is not None:
+            self._activations.on_step(due)
+        if not due:
             return None
         if self._updates:
             begun = self._updates.begin(self.model, _owned(optimizer))
             self._reading[id(optimizer)] = step, begun
         return partial(self._read_step, optimizer, step)
 
+    def _may_be_read(self) -> bool:
+        step = self._step if self._clock is None else self._clock()
+        return not self._taps or self._schedule.pending(self._taps, step)
+
     def _done(self, optimizer: Optimizer) -> None:
+        if self._activations is not None:
+            self._activations.on_done()
         if id(optimizer) in self._reading:
             step, begun = self._reading.pop(id(optimizer))
             emit = partial(self._emit, step, "applied")
@@ -248,6 +293,8 @@ class Monitor:
         if self._of_gradients:
             factor = 1.0 if scale is None else scale
             self.observe(step, "applied", factor, optimizer=optimizer, total=total)
+        if self._activations is not None:
+            self.observe_activations(step, self._activations.scale(scale))
         if id(optimizer) in self._reading:
             emit = partial(self._emit, step, "applied")
             self._updates.read_gradients(self._reading[id(optimizer)][1], emit, total)

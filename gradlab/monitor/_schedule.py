@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 
@@ -34,6 +35,16 @@ class EveryNSteps:
                 "every_n_steps is a whole number of optimizer steps, at least 1, got "
                 f"{self.n!r}; 1 reads every step"
             )
+
+    def pending(self, optimizers: Iterable[int], step: int) -> bool:
+        """Whether one of the optimizers would be read if it took this step.
+
+        Args:
+            optimizers: Identities of optimizers.
+            step: The step on the run's axis.
+        """
+        window = step // self.n
+        return any(self._window.get(optimizer) != window for optimizer in optimizers)
 
     def due(self, optimizer: int, step: int) -> bool:
         """Whether this step is to be read; true once a window.

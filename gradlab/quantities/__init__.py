@@ -4,6 +4,16 @@ To add one: the file, its line here, and `tests/quantities/test_x.py`. A number 
 moment gives yet is one more moment in `_moments.py`.
 """
 
+from ._activation_mean import ActivationMean as ActivationMean
+from ._activation_moments import (
+    InactiveCount as InactiveCount,
+    OutsideCount as OutsideCount,
+    Total as Total,
+    UnitCount as UnitCount,
+    active_units as active_units,
+)
+from ._activation_rms import ActivationRMS as ActivationRMS
+from ._dead_units import DeadUnits as DeadUnits
 from ._grad_cosine import GradCosine as GradCosine
 from ._grad_max import GradMax as GradMax
 from ._grad_nonfinite import GradNonFinite as GradNonFinite
@@ -19,8 +29,10 @@ from ._moments import (
     Norm as Norm,
     ZeroCount as ZeroCount,
 )
+from ._output_grad_rms import OutputGradRMS as OutputGradRMS
 from ._param_norm import ParamNorm as ParamNorm
 from ._quantity import Feed as Feed, Quantity as Quantity
+from ._saturation import Saturation as Saturation
 from ._update_cosine import UpdateCosine as UpdateCosine
 from ._update_ratio import UpdateRatio as UpdateRatio
 
@@ -35,5 +47,10 @@ quantities: tuple[Quantity, ...] = (
     GradCosine(),
     UpdateRatio(),
     UpdateCosine(),
+    OutputGradRMS(),
+    ActivationRMS(),
+    ActivationMean(),
+    DeadUnits(),
+    Saturation(),
 )
 """Every quantity there is, with its default options."""

@@ -19,6 +19,12 @@ from torch import Tensor
 Reduce = Literal["norm", "sum", "max"]
 """How the moments of parts make that of the whole: √Σ m², Σ m, max m."""
 
+Of = Literal["gradient", "value", "units"]
+"""Which of a pair a moment looks at: an activation is gone when its gradient is there.
+
+`units` are two vectors: which units had a nonzero output, and a nonzero gradient.
+"""
+
 
 class Moment(ABC):
     """A number of a tensor and its gradient that parts can be combined from.
@@ -30,9 +36,11 @@ class Moment(ABC):
         reduce: How parts combine.
         degree: The power of c by which it grows when the gradient is multiplied by c:
             how a loss scale is taken out again.
+        of: What it looks at where the two are not there at the same time.
     """
 
     reduce: ClassVar[Reduce]
+    of: Of = "gradient"
     degree: int
 
     @abstractmethod

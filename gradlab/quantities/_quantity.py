@@ -5,6 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar, Literal
 
+from torch import nn
+
 from ._moment import Moment
 
 Feed = Literal["gradient", "update", "step", "previous", "activation"]
@@ -32,6 +34,17 @@ class Quantity(ABC):
     name: ClassVar[str]
     feed: ClassVar[Feed] = "gradient"
     moments: ClassVar[tuple[Moment, ...]]
+
+    def moments_of(self, module: nn.Module) -> tuple[Moment, ...] | None:
+        """The moments to measure of one module's output; only of activations.
+
+        Args:
+            module: The module.
+
+        Returns:
+            As many as `moments`; None where the quantity has no meaning.
+        """
+        return self.moments
 
     @abstractmethod
     def __call__(self, count: int, *moments: float) -> float:

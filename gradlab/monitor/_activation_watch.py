@@ -1,0 +1,95 @@
+"""The activation side of a monitor: taps, their reading, the ledger of dead units."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
+
+from ..quantities import DeadUnits, Quantity
+from ._activation_reading import read_activations
+from ._activations import ActivationTaps
+from ._dead_units import DeadUnitLedger
+from ._reading import Table
+from ._watched import watched_modules
+
+
+class ActivationWatch:
+    """Measures from the first output of a step to the optimizer's step.
+
+    Args:
+        model: The model.
+        patterns: Globs on module paths; None is the usual modules.
+        quantities: What to measure, of the feed `activation`.
+        due: Whether the step that is beginning may be read.
+        scaler: Whose scale is divided out of the gradients.
+
+    Attributes:
+        quantities: What is measured.
+        ledger: When each unit was last active; None unless that is measured.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        patterns: Sequence[str] | None,
+        quantities: Sequence[Quantity],
+        due: Callable[[], bool],
+        scaler: GradScaler | None = None,
+    ) -> None:
+        self.quantities = tuple(quantities)
+        windows = [q.window for q in quantities if isinstance(q, DeadUnits)]
+        self.ledger = DeadUnitLedger(windows[0]) if windows else None
+        self._scaler = scaler
+        self._stepping = False
+        watched = watched_modules(model, patterns)
+        self._taps = ActivationTaps(model, watched, quantities, due)
+
+    def remove(self) -> None:
+        """Leave no hook behind; safe to call twice."""
+        self._taps.remove()
+
+    def scale(self, found: Tensor | None) -> float | Tensor:
+        """What the loss was multiplied by.
+
+        Args:
+            found: The scale that GradScaler left on a fused optimizer.
+        """
+        if self._scaler is not None:
+            # get_scale() would wait for the device.
+            return self._scaler.scale(torch.ones(()))
+        return 1.0 if found is None else found
+
+    def on_step(self, due: bool) -> None:
+        """The optimizer begins its step; a closure may run the model within it.
+
+        Args:
+            due: Whether this step is read.
+        """
+        self._stepping = True
+        if not due:
+            self._taps.restart(False)
+        elif self._taps.sampling is None:
+            self._taps.restart(True)
+
+    def on_done(self) -> None:
+        """The step is over: the next output begins another."""
+        self._stepping = False
+        self._taps.restart()
+
+    @torch.no_grad()
+    def read(self, step: int, scale: float | Tensor | None = None) -> Table | None:
+        """What was measured since the last reading.
+
+        Within a step nothing more is measured until it is over: a closure may go on.
+
+        Args:
+            step: The step.
+            scale: What the loss was multiplied by; None asks the scaler.
+        """
+        factor = self.scale(None) if scale is None else scale
+        table = read_activations(self._taps, factor, self.ledger, step)
+        self._taps.restart(False if self._stepping else None)
+        return table

@@ -1,0 +1,36 @@
+"""What goes wrong in training: one pathology, one file, a rule over the last steps.
+
+Every `_x.py` has one frozen dataclass that is called with a `History` and returns a
+`Finding`, or None when it is not sure. To add one: the file, its line here,
+`tests/pathologies/test_x.py`, and a fault in `experiments/bench/_planted.py`.
+"""
+
+from ._clipping_always_on import ClippingAlwaysOn as ClippingAlwaysOn
+from ._dead_units import DeadUnits as DeadUnits
+from ._disconnected import Disconnected as Disconnected
+from ._exploding import Exploding as Exploding
+from ._finding import Finding as Finding
+from ._history import History as History
+from ._non_finite import NonFinite as NonFinite
+from ._pathology import Pathology as Pathology
+from ._saturated_units import SaturatedUnits as SaturatedUnits
+from ._sudden_growth import SuddenGrowth as SuddenGrowth
+from ._underflow import Underflow as Underflow
+from ._update_too_large import UpdateTooLarge as UpdateTooLarge
+from ._update_too_small import UpdateTooSmall as UpdateTooSmall
+from ._vanishing import Vanishing as Vanishing
+
+pathologies: tuple[Pathology, ...] = (
+    NonFinite(),
+    Disconnected(),
+    DeadUnits(),
+    SaturatedUnits(),
+    Vanishing(),
+    Exploding(),
+    SuddenGrowth(),
+    UpdateTooLarge(),
+    UpdateTooSmall(),
+    Underflow(),
+    ClippingAlwaysOn(),
+)
+"""Every pathology, with its default thresholds; likelier causes come first."""

@@ -1,0 +1,34 @@
+"""Healthy networks, of which nothing may be said."""
+
+import pytest
+import torch
+from torch import nn
+
+from experiments.bench._zoo import NETS, Net
+from experiments.bench.faults import watch
+from gradlab import Monitor
+from gradlab.monitor import Watchdog
+from gradlab.quantities import GradNorm, GradZeros
+
+
+@pytest.mark.parametrize("net", NETS, ids=lambda net: net.name)
+@pytest.mark.parametrize("seed", range(3))
+def test_nothing_is_said_of_a_healthy_run(net: Net, seed: int) -> None:
+    assert watch(net, None, seed).said == ()
+
+
+def test_rare_words_of_an_embedding_are_not_dead_units() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(5000, 8), nn.Flatten(), nn.Linear(32, 2))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    watchdog = Watchdog(outputs=[])
+    monitor = Monitor(
+        model, optimizer, quantities=[GradNorm(), GradZeros()], sinks=[watchdog]
+    )
+    with monitor:
+        for _ in range(30):
+            optimizer.zero_grad()
+            model(torch.randint(5000, (4, 4))).square().mean().backward()
+            optimizer.step()
+    assert watchdog.findings == []
+    assert "vanishing" in watchdog.skipped
