@@ -62,7 +62,12 @@ def check_ops(
     failed: list[tuple[str, Report]] = []
     for op in ops:
         reports = _reports(op, options.level, keywords, progress)
-        bad = [(f"{op.name}/{name}", r) for name, r in reports if not r.ok]
+        # Of an empty sample there is nothing to say but that it ran.
+        bad = [
+            (f"{op.name}/{name}", r)
+            for name, r in reports
+            if not r.ok and not (r.verdict == "inconclusive" and not r.findings)
+        ]
         failed += bad
         documents += [{"op": op.name, "sample": n, **r.to_dict()} for n, r in reports]
         if not options.json:
