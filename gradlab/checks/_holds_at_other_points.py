@@ -13,6 +13,7 @@ from gradlab._report import Level
 from gradlab.points import guesses, off_default_values, points
 from gradlab.subject import (
     DIFFERENCES,
+    FORWARD,
     Crash,
     Grads,
     Mismatch,
@@ -47,7 +48,8 @@ class HoldsAtOtherPoints:
 
     def __call__(self, subject: Subject) -> Iterator[Mismatch]:
         """Yields one mismatch for each input, with all points where it differs."""
-        look = _by_differences if truth(subject).kind == DIFFERENCES else _at
+        alone = truth(subject).kind in (DIFFERENCES, FORWARD)
+        look = _by_differences if alone else _at
         places = range(len(subject.places))
         if look is _by_differences and any(recognise(subject, i) for i in places):
             raise NotChecked("a chosen gradient has no truth at other points")
