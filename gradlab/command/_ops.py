@@ -71,7 +71,8 @@ def check_ops(
         failed += bad
         documents += [{"op": op.name, "sample": n, **r.to_dict()} for n, r in reports]
         if not options.json:
-            verdicts = ", ".join(sorted({r.verdict for _, r in bad or reports}))
+            spoken = [r for _, r in bad or reports if r.findings or r.ok]
+            verdicts = ", ".join(sorted({r.verdict for r in spoken}))
             seconds = sum(r.seconds for _, r in reports)
             state = f"{len(bad)} not ok: {verdicts}" if bad else f"all {verdicts}"
             row = f"{op.name:<16} {len(reports):>3} samples  {seconds:6.2f} s  {state}"
