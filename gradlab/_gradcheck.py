@@ -92,6 +92,8 @@ def gradcheck(
             "declared must be 'surrogate', 'approximate' or both, got "
             f"{', '.join(map(repr, sorted(unknown)))}"
         )
+    if not isinstance(seed, int):
+        raise TypeError(f"seed must be an int, got {type(seed).__name__}")
     watch = progress or (lambda step: None)
     options = {"kwargs": kwargs, "seed": seed, "compile": compile}
     check = partial(_check, fn, inputs, reference, level, accepted, **options)

@@ -7,6 +7,7 @@ returns, what `gradlab check --json` prints and what a failing test shows.
 from __future__ import annotations
 
 import json
+import math
 import textwrap
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -157,7 +158,10 @@ class Report:
 
     def __str__(self) -> str:
         """The report as text, at most 88 columns wide."""
-        head = f"{self.subject}: {self.verdict.upper()}, {_SAYS[self.verdict]}"
+        says = _SAYS[self.verdict]
+        if self.verdict == "correct" and self.level == "value":
+            says = "equals the derivative; no contract was checked"
+        head = f"{self.subject}: {self.verdict.upper()}, {says}"
         facts = [
             f"level {self.level}",
             self.dtype,
@@ -166,6 +170,13 @@ class Report:
             f"{self.seconds * 1e3:.0f} ms",
         ]
         lines = [head, "  " + " · ".join(fact for fact in facts if fact)]
+        if self.inputs:
+            lines.append(
+                textwrap.shorten(
+                    f"Gradients of: {', '.join(self.inputs)}", 86, placeholder=" ..."
+                )
+            )
+            lines[-1] = f"  {lines[-1]}"
         if self.functions:
             lines.append(f"  Functions inside: {', '.join(self.functions)}")
         for finding in self.findings:
@@ -174,7 +185,7 @@ class Report:
             lines += ["", "  not checked:"]
             lines += [
                 textwrap.fill(
-                    f"{code}: {reason}",
+                    textwrap.shorten(f"{code}: {reason}", 250, placeholder=" ..."),
                     88,
                     initial_indent="    ",
                     subsequent_indent="      ",
@@ -198,8 +209,14 @@ class Report:
         return text
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as plain data, ready for JSON."""
-        return asdict(self) | {"ok": self.ok}
+        """The report as plain data, ready for JSON: a number not finite is None."""
+        data: dict[str, Any] = {**asdict(self), "ok": self.ok}
+        for finding in data["findings"]:
+            finding["numbers"] = {
+                name: number if math.isfinite(number) else None
+                for name, number in finding["numbers"].items()
+            }
+        return data
 
     def to_json(self, indent: int | None = 2) -> str:
         """The report as JSON.
@@ -207,7 +224,7 @@ class Report:
         Args:
             indent: Spaces an indentation level; None for one line.
         """
-        return json.dumps(self.to_dict(), indent=indent, default=dict)
+        return json.dumps(self.to_dict(), indent=indent, default=dict, allow_nan=False)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Report:
@@ -220,7 +237,7 @@ class Report:
             k: tuple(v) if isinstance(v, list) else v for k, v in data.items()
         }
         kept.pop("ok", None)
-        kept["findings"] = tuple(Finding(**finding) for finding in data["findings"])
+        kept["findings"] = tuple(map(_finding, data["findings"]))
         return cls(**kept)
 
     def raise_if_failed(self) -> Report:
@@ -235,3 +252,9 @@ class Report:
 
 
 _VALUE = ("matches_reference", "matches_finite_differences")
+
+
+def _finding(data: Mapping[str, Any]) -> Finding:
+    numbers = data["numbers"].items()
+    known = {name: math.nan if n is None else n for name, n in numbers}
+    return Finding(**{**data, "numbers": known})

@@ -7,6 +7,7 @@ layouts of grad_output, is checked on them as well.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -83,6 +84,7 @@ class Run:
         self._subject, self._level, self._compile = subject, level, compile
         self._progress, self._tell = progress, tell or (lambda findings: None)
         self._found: list[Finding] = []
+        self._only = ""
         self._off: set[str] = set()
 
     def findings(self) -> list[Finding]:
@@ -95,13 +97,20 @@ class Run:
             names = ", ".join(c.__name__ for c in functions(self._subject))
             said = f"the backward raises {crash}"
             return [Finding("error", "backward_runs", said, function=names)]
+        if not any(x.numel() for x in self._subject.tensors):
+            self.not_checked["matches_reference"] = "every input is empty"
+            self._lower("inconclusive")
+        classes = functions(self._subject)
+        self._only = classes[0].__name__ if len(classes) == 1 else ""
         for check in checks:
             if self._asked_for(check):
                 found = list(self._run(check, self._subject))
                 if check in _VALUE:
                     self._blame(found)
+                elif check.level == "full":
+                    self._blame_points(found)
                 else:
-                    self._add(found)
+                    self._add(found, self._only)
         if LEVELS.index(self._level) > 0:
             self._look_inside()
         self.reference = truth(self._subject).kind
@@ -143,22 +152,46 @@ class Run:
         if is_bare(self._subject):
             self._add(found, functions(self._subject)[0].__name__)
             return
-        culprits = [
-            (mismatch, inner.title)
-            for inner in self._inside(every=True)
-            for check in _VALUE
-            for mismatch in self._run(check, inner)
-        ]
+        culprits = self._culprits(self._subject)
         for mismatch, function in culprits:
             self._add([mismatch], function)
         if not culprits:
             self._add(found)
 
+    def _culprits(self, subject: Subject) -> list[tuple[Mismatch, str]]:
+        """What is wrong with the value of each Function inside, and its name."""
+        return [
+            (mismatch, inner.title)
+            for inner in self._inside(subject, every=True)
+            for check in _VALUE
+            for mismatch in self._run(check, inner)
+        ]
+
+    def _blame_points(self, found: list[Mismatch]) -> None:
+        """The same at other points, where each mismatch has a subject of its own."""
+        said: set[tuple[str, str]] = set()
+        for mismatch in found:
+            point = mismatch.subject
+            if mismatch.actual is None or point is None or is_bare(self._subject):
+                self._add([mismatch], self._only)
+                continue
+            culprits = [
+                (dataclasses.replace(m, code=mismatch.code, where=mismatch.where), name)
+                for m, name in self._culprits(point)
+                if m.verdict in ("wrong", "approximate")
+            ]
+            for culprit, name in culprits:
+                if (name, culprit.input) not in said:
+                    said.add((name, culprit.input))
+                    self._add([culprit], name)
+            if not culprits:
+                self._add([mismatch], self._only)
+
     def _look_inside(self) -> None:
         """Checks on each Function what the function around it hides."""
         if not functions(self._subject) or is_bare(self._subject):
             return
-        for inner in self._inside(every=False):
+        for inner in self._inside(self._subject, every=False):
             for check in _INNER:
                 known = any(f.code == code_of(check) for f in self._found)
                 if not known and not isinstance(
@@ -166,14 +199,15 @@ class Run:
                 ):
                     self._add(list(self._run(check, inner)), inner.title)
 
-    def _inside(self, every: bool) -> Iterator[Subject]:
+    @staticmethod
+    def _inside(subject: Subject, every: bool) -> Iterator[Subject]:
         """The Functions inside as subjects: every call, or one of each class."""
-        classes = functions(self._subject)
+        classes = functions(subject)
         with calls_recorded(classes) as calls:
-            self._subject.run(self._subject.fresh())
+            subject.run(subject.fresh())
         seen: set[Any] = set()
         for call in calls:
-            inner = None if call.function in seen else subject_of(call, self._subject)
+            inner = None if call.function in seen else subject_of(call, subject)
             if inner is not None:
                 seen |= set() if every else {call.function}
                 yield inner

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -21,6 +22,7 @@ from gradlab.subject import (
     own_forward_differentiated,
 )
 
+from ._promises import mentions, names_read
 from ._refusal import raised_inside
 from ._rounded import Rounded
 
@@ -36,6 +38,9 @@ _ASKS = {
     "get_autocast_cpu_dtype",
     "get_autocast_gpu_dtype",
 }
+_OF_AUTOCAST = {*_ASKS, "autocast", "decorate_fwd", "decorate_bwd"}
+_OF_DTYPES = {"dtype", "type_as"}
+"""A backward that reads one of these has thought of several dtypes."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,7 @@ class Autocast:
 
     torch recommends to leave autocast before the backward; many do not. What autograd
     of the own forward cannot do under autocast either is not held against a Function.
+    Nor is it a fault of one that never thought of dtypes to stop with an error.
     """
 
     level: Level = "contract"
@@ -63,11 +69,9 @@ class Autocast:
         if isinstance(forward, Crash):
             if not raised_inside(forward.error, classes) or not _of_dtypes(forward):
                 raise NotChecked(f"the forward does not run under autocast: {forward}")
-            yield Mismatch(
-                _CODE,
-                "error",
+            yield _raises(
+                classes,
                 f"the forward raises under autocast: {forward}",
-                hint=_HINT,
                 subject=subject,
             )
             return
@@ -103,14 +107,8 @@ def _backward(
     if isinstance(own, Crash):
         raise NotChecked(f"autograd of the own forward does not run there: {own}")
     if isinstance(found, Crash):
-        yield Mismatch(
-            _CODE,
-            "error",
-            f"under autocast the backward raises {found}",
-            where=where,
-            hint=_HINT,
-            subject=subject,
-        )
+        message = f"under autocast the backward raises {found}"
+        yield _raises(classes, message, where=where, subject=subject)
         return
     pairs = zip(point.errors(found), point.errors(own), strict=True)
     for name, (error, theirs) in zip(subject.input_names, pairs, strict=True):
@@ -127,6 +125,21 @@ def _backward(
                 numbers={"relative error": error},
                 subject=subject,
             )
+
+
+def _raises(classes: tuple[FunctionClass, ...], message: str, **at: Any) -> Mismatch:
+    promised = any(
+        mentions(cls, _OF_AUTOCAST) or mentions(cls, _OF_DTYPES, ["backward"])
+        for cls in classes
+    )
+    return Mismatch(
+        _CODE,
+        "error" if promised else "note",
+        message,
+        verdict="fragile" if promised else "correct",
+        hint=_HINT,
+        **at,
+    )
 
 
 def _again(
@@ -158,7 +171,7 @@ def _gradients(point: Rounded, inside: bool) -> Grads:
     leaves = point.narrow.fresh()
     with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
         ys = point.narrow.run(leaves)
-    vs = [v.to(y.dtype) for v, y in zip(point.cotangents, ys, strict=True)]
+    vs = [v.to(y.dtype, copy=True) for v, y in zip(point.cotangents, ys, strict=True)]
     with torch.autocast("cpu", torch.bfloat16, enabled=inside, cache_enabled=False):
         return grad(ys, leaves, vs)
 
@@ -184,22 +197,11 @@ def _lost_inside(point: Rounded) -> tuple[int, float] | None:
 def _follows_state(classes: tuple[FunctionClass, ...]) -> bool:
     """Whether a backward follows the autocast state of now, not that of its forward."""
     return any(
-        ("decorate_fwd" in _names(cls.forward) and not _handles(cls))
-        or _ASKS & set(_names(cls.backward))
+        ("decorate_fwd" in names_read(cls.forward) and not _handles(cls))
+        or _ASKS & set(names_read(cls.backward))
         for cls in classes
     )
 
 
 def _handles(cls: FunctionClass) -> bool:
-    return bool({"decorate_bwd", "autocast"} & set(_names(cls.backward)))
-
-
-def _names(method: object) -> list[str]:
-    """The name of a method and of all it wraps, and the names that it reads."""
-    found: list[str] = []
-    while method is not None:
-        code = getattr(method, "__code__", None)
-        if code is not None:
-            found += [code.co_name, *code.co_names]
-        method = getattr(method, "__wrapped__", None)
-    return found
+    return bool({"decorate_bwd", "autocast"} & set(names_read(cls.backward)))

@@ -13,18 +13,24 @@ from gradlab._report import Level
 from gradlab.points import guesses, off_default_values, points
 from gradlab.subject import (
     DIFFERENCES,
+    FORWARD,
     Crash,
+    Grads,
     Mismatch,
     NotChecked,
     Subject,
     Tensors,
     arguments_kept,
     attempt,
+    derivative,
     filled,
     functions,
     grad,
+    inner,
+    natural_directions,
     own_forward_stands_in,
     own_gradient,
+    recognise,
     truth,
 )
 
@@ -42,20 +48,23 @@ class HoldsAtOtherPoints:
 
     def __call__(self, subject: Subject) -> Iterator[Mismatch]:
         """Yields one mismatch for each input, with all points where it differs."""
-        if truth(subject).kind == DIFFERENCES:
-            raise NotChecked("needs a reference that finite differences cannot be")
+        alone = truth(subject).kind in (DIFFERENCES, FORWARD)
+        look = _by_differences if alone else _at
+        places = range(len(subject.places))
+        if look is _by_differences and any(recognise(subject, i) for i in places):
+            raise NotChecked("a chosen gradient has no truth at other points")
         found: dict[tuple[str, ...], list[Mismatch]] = {}
         for point, guessed in _around(subject):
-            found_here = attempt(lambda p=point, g=guessed: list(_at(p, subject, g)))
+            found_here = attempt(lambda p=point, g=guessed: list(look(p, subject, g)))
             if isinstance(found_here, Crash):
                 continue  # a domain that ends right beside the point
             for mismatch in found_here:
                 key = (mismatch.input, mismatch.verdict, mismatch.severity)
                 found.setdefault(key, []).append(mismatch)
         for same in found.values():
-            places = [m.subject.title for m in same if m.subject is not None]
-            where = "at " + ", ".join(places[:4])
-            where += f" and {len(places) - 4} more" if len(places) > 4 else ""
+            titles = list(dict.fromkeys(m.subject.title for m in same if m.subject))
+            where = "at " + ", ".join(titles[:4])
+            where += f" and {len(titles) - 4} more" if len(titles) > 4 else ""
             inside = same[0].where
             yield dataclasses.replace(
                 same[0], where=where + (f"; at the first: {inside}" if inside else "")
@@ -89,7 +98,7 @@ def _at(point: Subject, subject: Subject, guessed: bool) -> Iterator[Mismatch]:
     )
     with own_forward_stands_in(classes):
         expected = attempt(lambda: grad(outputs, leaves, _copies(point.cotangents[0])))
-    if isinstance(expected, Crash):
+    if isinstance(expected, Crash) or _left_unread(point, subject, expected):
         return
     if isinstance(actual, Crash):
         if _invalid(point) or actual.of_linear_algebra:
@@ -121,6 +130,57 @@ def _at(point: Subject, subject: Subject, guessed: bool) -> Iterator[Mismatch]:
             continue
         if mismatch.verdict in ("wrong", "approximate"):
             yield mismatch
+
+
+def _left_unread(point: Subject, subject: Subject, expected: Grads) -> bool:
+    """Whether the forward reads nothing of what a dimension grew by: it is no size.
+
+    Real and imaginary parts, or x, y and z, come in a dimension that is always as long.
+    """
+    pairs = zip(point.tensors, subject.tensors, expected, strict=True)
+    for x, old, r in pairs:
+        if x.ndim != old.ndim:
+            continue
+        for dim, (new, n) in enumerate(zip(x.shape, old.shape, strict=True)):
+            if new >= 2 * n and not bool(filled(r, x).narrow(dim, n, new - n).any()):
+                return True
+    return False
+
+
+def _by_differences(
+    point: Subject, subject: Subject, guessed: bool
+) -> Iterator[Mismatch]:
+    """Along two random directions, where the forward leaves torch."""
+    point.__dict__["differentiable"] = subject.differentiable
+    if len(point.outputs) != len(subject.outputs):
+        return
+    if not all(bool(torch.isfinite(y).all()) for y in point.outputs):
+        return
+    grads = point.vjp(point.cotangents[0])
+    for place, (name, x) in enumerate(
+        zip(point.input_names, point.tensors, strict=True)
+    ):
+        g = filled(grads[place], x)
+        if x.numel() and all(_contradicted(point, place, g, seed) for seed in (0, 1)):
+            yield Mismatch(
+                "holds_at_other_points",
+                "error",
+                f"the gradient of {name} is not the derivative there",
+                verdict="wrong",
+                input=name,
+                subject=point,
+                place=place,
+            )
+
+
+def _contradicted(point: Subject, place: int, g: Tensor, seed: int) -> bool:
+    along: list[Tensor | None] = [None] * len(point.places)
+    along[place] = u = natural_directions(point, seed)[place]
+    seen = derivative(point, point.cotangents[0], along)
+    claimed = inner(g, u)
+    size = abs(seen.value) + abs(claimed)
+    sharp = seen.finite and seen.smooth and 20 * seen.bar <= 1e-3 * size
+    return sharp and not seen.allows(claimed, 1e-4 * size)
 
 
 def _copies(cotangents: Tensors) -> list[Tensor]:

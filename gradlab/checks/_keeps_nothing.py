@@ -35,7 +35,8 @@ class KeepsNothing:
 
     And what the backward needs is in `ctx.saved_tensors`, not in attributes of ctx:
     only there do saved-tensor hooks, offloading and checkpointing see it, and only
-    there is it noticed when someone writes to it in between.
+    there is it noticed when someone writes to an input or output in between. A tensor
+    that the forward made for itself nobody else can write to: that is a note.
     """
 
     level: Level = "contract"
@@ -99,11 +100,13 @@ def _probe(
     nodes = [node for node in graph_nodes(ys) if hasattr(node, "_forward_cls")]
     refs: Refs = [weakref.ref(node) for node in nodes]
     refs += [weakref.ref(y) for y in ys]
+    shared = {_address(x) for x in (*leaves, *ys)}
     for node in nodes:
         for name, value in vars(node).items():
             if tensors := _tensors(value):
                 names = kept.setdefault(node._forward_cls, {})
-                names[name] = names.get(name, False) or any(map(_counts, tensors))
+                heavy = any(_counts(t) and _is_shared(t, shared) for t in tensors)
+                names[name] = names.get(name, False) or heavy
     if backward:
         grad(ys, leaves, [v.clone() for v in subject.cotangents[0]])
     return refs
@@ -149,6 +152,18 @@ def _tensors(value: Any) -> Tensors:
     if isinstance(value, (list, tuple, set, deque)):
         return tuple(v for v in value if isinstance(v, Tensor))
     return (value,) if isinstance(value, Tensor) else ()
+
+
+def _is_shared(tensor: Tensor, addresses: set[int]) -> bool:
+    """Whether it is an input or an output: made in forward, it requires no grad."""
+    return tensor.requires_grad or _address(tensor) in addresses
+
+
+def _address(tensor: Tensor) -> int:
+    """Where its memory begins; its own identity where it has none of its own."""
+    if tensor.layout != torch.strided:
+        return id(tensor)
+    return tensor.untyped_storage().data_ptr() or id(tensor)
 
 
 def _counts(tensor: Tensor) -> bool:

@@ -10,6 +10,7 @@ import torch
 from gradlab._report import Level
 from gradlab.subject import (
     DIFFERENCES,
+    FORWARD,
     Crash,
     Mismatch,
     NotChecked,
@@ -41,7 +42,7 @@ class LowPrecision:
         if not functions(subject):
             return
         known = truth(subject)
-        if known.kind == DIFFERENCES or known.gradients is None:
+        if known.kind in (DIFFERENCES, FORWARD) or known.gradients is None:
             raise NotChecked("there is no autograd of the own forward to compare with")
         if not _is_derivative(subject):
             return  # the value checks say so

@@ -23,6 +23,7 @@ from gradlab.subject import (
 )
 
 from ._difference import differences, figures, listed, named
+from ._promises import mentions
 from ._unasked import CONTRACTIONS, own_ops, unasked
 
 EVERY = 4
@@ -35,7 +36,8 @@ class NeedsInputGrad:
 
     A gradient counts as computed when the backward returns new memory for an input
     that needs none: zeros, views of grad_output and expanded tensors are free, and so
-    is a step on the way to an asked one. Only a product of matrices is worth a warning.
+    is a step on the way to an asked one. Worth a warning is a product of matrices, of a
+    Function that asks `ctx.needs_input_grad` at all.
     """
 
     level: Level = "contract"
@@ -99,7 +101,9 @@ class NeedsInputGrad:
                 own = own_ops(run, i)
                 if own is not None:
                     wasted.setdefault(run.function, set()).add(i)
-                    if any(name.startswith(CONTRACTIONS) for name in own):
+                    if any(name.startswith(CONTRACTIONS) for name in own) and mentions(
+                        run.function, ["needs_input_grad"]
+                    ):
                         heavy.add(run.function)
         for function, arguments in wasted.items():
             which = listed(f"{i}" for i in sorted(arguments))

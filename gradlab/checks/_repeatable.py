@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -146,16 +147,35 @@ def _mismatch(
 def _another_forward_between(subject: Subject) -> Grads:
     leaves = subject.fresh()
     ys = subject.run(leaves)
-    elsewhere = [0.9 * x + 0.05 * (largest_entry(x) or 1.0) for x in subject.tensors]
-    # The parameters of a Module stay the same tensors from one forward to the next.
-    other = [
-        leaf if place in subject.lent else x
-        for place, leaf, x in zip(
-            subject.places, leaves, subject.fresh(elsewhere), strict=True
-        )
-    ]
-    attempt(lambda: subject.run(other))
+    for factor in (-0.7, 0.9):
+        point = subject.at(_elsewhere(subject, factor))
+        # The parameters of a Module stay the same tensors from one forward to the next.
+        other = [
+            leaf if place in subject.lent else x
+            for place, leaf, x in zip(
+                subject.places, leaves, point.fresh(), strict=True
+            )
+        ]
+        if not isinstance(attempt(lambda p=point, o=other: p.run(o)), Crash):
+            break
     return grad(ys, leaves, [v.clone() for v in subject.cotangents[0]])
+
+
+def _elsewhere(subject: Subject, factor: float) -> list[Any]:
+    """Other numbers in the place of all arguments, the same kinds and shapes."""
+
+    def other(value: Any) -> Any:
+        if isinstance(value, float):
+            return factor * value
+        if not isinstance(value, Tensor):
+            return value
+        if value.dtype == torch.bool:
+            return ~value
+        if not (value.is_floating_point() or value.is_complex()):
+            return value.reshape(-1).flip(0).view(value.shape)
+        return factor * value + 0.05 * (largest_entry(value) or 1.0)
+
+    return [other(leaf) for leaf in subject.leaves]
 
 
 def _of_intermediates(subject: Subject) -> Grads:

@@ -16,14 +16,17 @@ from gradlab.subject import (
     Subject,
     Tensors,
     attempt,
+    calls_recorded,
     derivative,
     functions,
     grad,
     graph_nodes,
     inner,
+    is_bare,
     natural_directions,
     normal_like,
     recognise,
+    subject_of,
 )
 
 from ._gradient_map import gradient_map, gradients
@@ -52,7 +55,7 @@ class SecondDerivative:
         probe = gradient_map(subject)
         claim = attempt(lambda: _claim(subject, probe, 0))
         if isinstance(claim, Crash):
-            yield _crashed(claim)
+            yield _crashed(claim, subject)
         elif claim is None:
             yield Mismatch(
                 _CODE,
@@ -67,7 +70,7 @@ class SecondDerivative:
                 isinstance(again, _Claim)
                 and _contradicted(probe, claim)
                 and _contradicted(probe, again, step=1e-2)
-                and not any(recognise(subject, i) for i in range(len(subject.places)))
+                and not _chosen(subject)
             ):
                 yield from _blame(subject, probe, claim)
 
@@ -146,6 +149,28 @@ def _contradicted(
     return not seen.allows(claimed, _slack(probe, claim, seen.value, claimed))
 
 
+def _chosen(subject: Subject) -> bool:
+    """Whether x̄ is a surrogate, of the whole or of a Function inside.
+
+    Around a surrogate the graph of x̄ leads through its backward once more: what comes
+    out is chosen too.
+    """
+    if any(recognise(subject, i) for i in range(len(subject.places))):
+        return True
+    if is_bare(subject):
+        return False
+    with calls_recorded(functions(subject)) as calls:
+        subject.run(subject.fresh())
+    inside = [subject_of(call, subject) for call in calls]
+    return any(
+        recognise(inner, i)
+        for inner in inside
+        if inner is not None
+        and not isinstance(attempt(lambda inner=inner: inner.gradients), Crash)
+        for i in range(len(inner.places))
+    )
+
+
 def _blame(subject: Subject, probe: Subject, claim: _Claim) -> Iterator[Mismatch]:
     found = [i for i in range(len(probe.places)) if _contradicted(probe, claim, only=i)]
     silent = [i for i in found if claim.unreached[i]]
@@ -169,7 +194,7 @@ def _blame(subject: Subject, probe: Subject, claim: _Claim) -> Iterator[Mismatch
     )
 
 
-def _crashed(crash: Crash) -> Mismatch:
+def _crashed(crash: Crash, subject: Subject) -> Mismatch:
     if refuses(crash.error):
         return Mismatch(
             _CODE,
@@ -177,10 +202,12 @@ def _crashed(crash: Crash) -> Mismatch:
             f"there is no second derivative, and it says so: {crash}",
             verdict="correct",
         )
+    chosen = _chosen(subject)
     return Mismatch(
         _CODE,
-        "warning",
+        "note" if chosen else "warning",
         f"double backward raises {crash}",
+        verdict="correct" if chosen else "fragile",
         hint="compute the gradient in differentiable torch ops, out of place, or mark "
         "the backward @once_differentiable",
     )

@@ -98,7 +98,13 @@ def add_check(subparsers: Any) -> None:
         action="store_false",
         help="check in this process: a debugger works, a crash ends it",
     )
-    how.add_argument("--timeout", type=float, default=300.0, metavar="SECONDS")
+    how.add_argument(
+        "--timeout",
+        type=float,
+        default=300.0,
+        metavar="SECONDS",
+        help="stop the check after so long; not with --no-isolate; default 300",
+    )
     how.add_argument("--memory", type=float, metavar="GIB", help="limit; default none")
     parser.set_defaults(run=run)
 

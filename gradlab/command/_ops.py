@@ -62,11 +62,17 @@ def check_ops(
     failed: list[tuple[str, Report]] = []
     for op in ops:
         reports = _reports(op, options.level, keywords, progress)
-        bad = [(f"{op.name}/{name}", r) for name, r in reports if not r.ok]
+        # Of an empty sample there is nothing to say but that it ran.
+        bad = [
+            (f"{op.name}/{name}", r)
+            for name, r in reports
+            if not r.ok and not (r.verdict == "inconclusive" and not r.findings)
+        ]
         failed += bad
         documents += [{"op": op.name, "sample": n, **r.to_dict()} for n, r in reports]
         if not options.json:
-            verdicts = ", ".join(sorted({r.verdict for _, r in bad or reports}))
+            spoken = [r for _, r in bad or reports if r.findings or r.ok]
+            verdicts = ", ".join(sorted({r.verdict for r in spoken}))
             seconds = sum(r.seconds for _, r in reports)
             state = f"{len(bad)} not ok: {verdicts}" if bad else f"all {verdicts}"
             row = f"{op.name:<16} {len(reports):>3} samples  {seconds:6.2f} s  {state}"

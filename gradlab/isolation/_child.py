@@ -56,6 +56,8 @@ def work(
     if forked:  # OpenMP's threads were not forked with it, and would be waited for
         torch.set_num_threads(1)
     _outlive_nobody(timeout)
+    with suppress(OSError):  # what native code prints is no part of a report
+        os.dup2(2, 1)
     stream = Path(log).open("w")  # noqa: SIM115
     _write_stacks_to(stream)
 

@@ -32,10 +32,20 @@ def fixed(x: Tensor) -> bool:
         if x.shape[-1] > 4 and bool((x.diff(dim=-1) >= 0).all()):
             return True
     if x.ndim >= 2 and x.shape[-1] == x.shape[-2] > 1:
-        return torch.equal(x, x.mT) or any(
+        return symmetric(x) or any(
             bool((part == x).all()) for part in (x.tril(), x.triu())
         )
     return False
+
+
+def symmetric(x: Tensor) -> bool:
+    """Whether it holds square matrices that equal their transposes, not by one value.
+
+    Args:
+        x: Any tensor.
+    """
+    square = x.ndim >= 2 and x.shape[-1] == x.shape[-2] > 1
+    return square and not constant(x) and torch.equal(x, x.mT)
 
 
 def constant(x: Tensor) -> bool:

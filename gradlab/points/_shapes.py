@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gradlab.subject import Crash, Subject, attempt, largest_entry, normal_like
 
-from ._invariants import constant, fixed, permutation, within_bounds
+from ._invariants import constant, fixed, permutation, symmetric, within_bounds
 
 ODD = 67
 """A prime above the usual small blocks."""
@@ -53,7 +53,7 @@ def other_sizes(subject: Subject) -> Iterator[Subject]:
             yield point
             yield point.moved(
                 [
-                    within_bounds(-y, x) if y.shape != x.shape else y
+                    within_bounds(-y, x) if y.shape != x.shape and not fixed(x) else y
                     for x, y in zip(subject.tensors, point.tensors, strict=True)
                 ],
                 title,
@@ -85,9 +85,10 @@ def one_dimension_alone(subject: Subject) -> Iterator[Subject]:
                 continue
             leaves = list(subject.leaves)
             index = torch.arange(new, device=x.device) % size
-            leaves[subject.places[place]] = _noisy(
-                x.index_select(dim, index), x, subject
-            )
+            changed = x.index_select(dim, index)
+            if symmetric(x) and not _square(changed):
+                continue
+            leaves[subject.places[place]] = _noisy(changed, x, subject)
             title = f"{subject.input_names[place]} of size {new} in dim {dim}"
             yield from _first_that_runs(subject, [leaves], title)
 
@@ -184,10 +185,10 @@ def _batches(point: Subject, subject: Subject) -> bool:
 
 
 def _first_that_runs(
-    subject: Subject, candidates: Iterable[Leaves], title: str
+    subject: Subject, candidates: Iterable[Leaves | None], title: str
 ) -> Iterator[Subject]:
     for leaves in candidates:
-        point = _runs(subject, leaves, title)
+        point = None if leaves is None else _runs(subject, leaves, title)
         if point is not None:
             yield point
             return
@@ -214,7 +215,7 @@ def _runs(subject: Subject, leaves: Leaves, title: str) -> Subject | None:
     return point
 
 
-def _resized(subject: Subject, size: int, new: int, which: Dims) -> Leaves:
+def _resized(subject: Subject, size: int, new: int, which: Dims) -> Leaves | None:
     leaves: Leaves = list(subject.leaves)
     for i, leaf in enumerate(subject.leaves):
         if isinstance(leaf, Tensor):
@@ -222,9 +223,25 @@ def _resized(subject: Subject, size: int, new: int, which: Dims) -> Leaves:
             for dim in which(leaf, size, subject):
                 index = torch.arange(new, device=leaf.device) % size
                 changed = changed.index_select(dim, index)
+            if changed is not leaf and symmetric(leaf):
+                if not _square(changed):
+                    return None
+                changed = _definite(changed)
             if changed is not leaf:
                 leaves[i] = _noisy(changed, leaf, subject)
     return leaves
+
+
+def _square(x: Tensor) -> bool:
+    return x.ndim >= 2 and x.shape[-1] == x.shape[-2]
+
+
+def _definite(x: Tensor) -> Tensor:
+    """A larger diagonal: repeated rows are singular, with one eigenvalue many times."""
+    n = x.shape[-1]
+    size = n * (largest_entry(x) or 1.0)
+    diagonal = torch.linspace(1, 2, n, dtype=torch.float64, device=x.device)
+    return x + torch.diag(size * diagonal).to(x.dtype)
 
 
 def _everywhere(leaf: Tensor, size: int, subject: Subject) -> list[int]:

@@ -50,6 +50,7 @@ from ._subject import (
 )
 from ._truth import (
     DIFFERENCES as DIFFERENCES,
+    FORWARD as FORWARD,
     GIVEN as GIVEN,
     OWN as OWN,
     Truth as Truth,

@@ -31,7 +31,18 @@ def describe(value: Any) -> str:
 def callable_and_title(fn: Any) -> tuple[Callable[..., Any], str]:
     if isinstance(fn, type) and issubclass(fn, torch.autograd.Function):
         return getattr(fn, "call", fn.apply), fn.__name__
+    if isinstance(fn, torch.jit.ScriptModule):
+        raise TypeError(
+            "fn must be a Module whose forward is Python, got a ScriptModule: check "
+            "the Module that it was made from"
+        )
     if isinstance(fn, torch.nn.Module):
+        for name, tensor in (*fn.named_parameters(), *fn.named_buffers()):
+            if torch.nn.parameter.is_lazy(tensor):
+                raise ValueError(
+                    f"parameters must have a shape: {name} of {type(fn).__name__} gets "
+                    "one in the first forward; run that once before"
+                )
         return fn, type(fn).__name__
     if not callable(fn) or isinstance(fn, type):
         raise TypeError(
@@ -123,6 +134,12 @@ def differentiable_places(
             continue
         if leaf.layout != torch.strided:
             raise ValueError(f"inputs must be dense: {labels[i]} is {leaf.layout}")
+        if not bool(torch.isfinite(leaf).all()):
+            raise ValueError(
+                f"inputs must be finite where they are differentiated: {labels[i]} has "
+                f"{int((~torch.isfinite(leaf)).sum())} NaN or infinite entries of "
+                f"{leaf.numel()}"
+            )
         places.append(i)
     if places:
         return tuple(places)

@@ -58,6 +58,8 @@ def build(
         ValueError: When nothing can be differentiated, or `fn` raises.
     """
     call, title = callable_and_title(fn)
+    if reference is not None and not isinstance(reference, torch.nn.Module):
+        reference = _reference(reference)
     args, options = split_arguments(inputs, kwargs)
     names = names_of(fn, args, options)
     owned = 0
@@ -94,7 +96,32 @@ def build(
         lent=lent,
         modules=modules,
     )
-    return _first_run(subject)
+    subject = _first_run(subject)
+    if subject.reference is not None:
+        _run_reference(subject)
+    return subject
+
+
+def _reference(reference: Any) -> Callable[..., Any]:
+    if not callable(reference):
+        raise TypeError(
+            f"reference must be a differentiable callable of the same arguments, got "
+            f"{type(reference).__name__}"
+        )
+    return callable_and_title(reference)[0]
+
+
+def _run_reference(subject: Subject) -> None:
+    with torch.no_grad():
+        own = [x.clone() for x in subject.tensors]
+        outputs = attempt(lambda: subject.run(own, subject.reference))
+    if isinstance(outputs, Crash):
+        raise ValueError(
+            "reference must run on the inputs of fn, got the same arguments and raised "
+            f"{outputs}"
+        ) from outputs.error
+    if not outputs:
+        raise TypeError("reference must return a floating point tensor, as fn does")
 
 
 def subject_of(call: Call, template: Subject) -> Subject | None:
@@ -123,7 +150,11 @@ def subject_of(call: Call, template: Subject) -> Subject | None:
         template.seed,
         template.single,
     )
-    return subject if places and any(subject.differentiable) else None
+    for candidate in (subject, _cloning(subject)) if places else ():
+        runs = attempt(lambda one=candidate: any(one.differentiable))
+        if not isinstance(runs, Crash):
+            return candidate if runs else None
+    return None
 
 
 def _first_run(subject: Subject) -> Subject:

@@ -30,7 +30,9 @@ def recognise(subject: Subject, place: int) -> str | None:
         return _of_identity(subject, place, first, second)
     matching = _same_shape_output(subject, x)
     if matching is None:
-        return _CHOSEN if _steps(subject, place) else None
+        if _steps(subject, place):
+            return _CHOSEN
+        return _RANGE if _scales_a_step(subject, place) else None
     # A float32 output of a float64 input, as `(x > 0).float()` is.
     v, w = (cotangents[matching].to(first.dtype) for cotangents in subject.cotangents)
     constant = _ratio(first, v)
@@ -39,8 +41,10 @@ def recognise(subject: Subject, place: int) -> str | None:
         return "grad_output is passed on to an input that the forward does not read"
     if passed_on and _clamps(subject, place, matching):
         return "straight-through: grad_output is passed on where the forward clamps too"
+    if _leads_back(subject, matching, (first, v), (second, w), x):
+        return "past a bound, grad_output is passed on where a step leads back to it"
     if not _steps(subject, place):
-        return None
+        return _beside_a_step(subject, place, (first, v), (second, w))
     if constant is not None and _close(second, constant * w):
         if abs(constant - 1) < 1e-6:
             return "straight-through: grad_output is passed on as it is"
@@ -59,11 +63,85 @@ def recognise(subject: Subject, place: int) -> str | None:
 
 
 _CHOSEN = "a gradient chosen for a forward that is piecewise constant"
+_RANGE = "the forward is piecewise constant in another input, whose gradient is chosen"
+_Pair = tuple[Tensor, Tensor]
+
+
+def _scales_a_step(subject: Subject, place: int) -> bool:
+    """Whether another input is rounded, with a gradient all the same: it has a scale.
+
+    What a step size or a range gets follows from that choice; there is no truth to it.
+    """
+    return any(
+        i != place
+        and any(bool(filled(g[i], x).any()) for g in subject.gradients)
+        and _steps(subject, i)
+        for i, x in enumerate(subject.tensors)
+    )
+
+
+def _beside_a_step(subject: Subject, place: int, one: _Pair, two: _Pair) -> str | None:
+    """Rounding to a grid that the input itself spans: it steps where that is held.
+
+    The forward is constant in all entries but the few that are extrema.
+    """
+    if _scales_a_step(subject, place):
+        return _RANGE
+    x = subject.tensors[place]
+    if x.numel() < 4 or x.is_complex():
+        return None
+    passed = all(bool(((g == v) | (g == 0)).all()) for g, v in (one, two))
+    if not passed or not bool((one[0] != 0).any()):
+        return None
+    flat = x.reshape(-1)
+    rank = flat.abs().argsort().argsort().view(x.shape)
+    inner = (rank < x.numel() - 1) & (x != flat.min()) & (x != flat.max())
+    draw = _draw(subject, x) * inner
+    near = _outputs(subject, place, x + 1e2 * subject.eps * draw)
+    if not _same(subject.outputs, near):
+        return None
+    far = _outputs(subject, place, x + 0.5 * (flat.median() - x) * inner)
+    if far is None or _same(subject.outputs, far):
+        return None
+    return "straight-through, past a rounding to a grid that the extrema span"
+
+
+def _leads_back(
+    subject: Subject, matching: int, one: _Pair, two: _Pair, x: Tensor
+) -> bool:
+    """Whether a clamped entry passes ȳ on where −ȳ points to the bound, else nothing.
+
+    So a parameter that has left its interval can come back, as torch's clamp forbids.
+    """
+    y = subject.outputs[matching]
+    if x.is_complex() or y.shape != x.shape or len(subject.outputs) > 1:
+        return False
+    beyond = x - y
+    if not bool((beyond == 0).any()) or not bool((beyond != 0).any()):
+        return False
+    return all(
+        bool((g == torch.where((beyond == 0) | (v * beyond > 0), v, 0 * v)).all())
+        for g, v in (one, two)
+    )
 
 
 def _identity(subject: Subject, place: int) -> bool:
+    """Whether the output is the input, here and wherever all inputs are elsewhere.
+
+    Times a weight of one, plus a bias of zero or relu of positive numbers is not it.
+    """
     x = subject.tensors[place]
-    return len(subject.outputs) == 1 and torch.equal(subject.outputs[0], x)
+    if len(subject.outputs) != 1 or not torch.equal(subject.outputs[0], x):
+        return False
+    moved = subject.at(
+        a - 2 * _draw(subject, a)
+        if isinstance(a, Tensor) and (a.is_floating_point() or a.is_complex())
+        else a
+        for a in subject.leaves
+    )
+    with torch.no_grad():
+        outputs = attempt(lambda: moved.run(moved.tensors))
+    return isinstance(outputs, Crash) or torch.equal(outputs[0], moved.tensors[place])
 
 
 def _of_identity(subject: Subject, place: int, first: Tensor, second: Tensor) -> str:
@@ -91,10 +169,13 @@ def _steps(subject: Subject, place: int) -> bool:
     near = _outputs(subject, place, x + 1e2 * subject.eps * draw)
     if not _same(subject.outputs, near):
         return False
-    far = _outputs(subject, place, x + draw)
-    if far is None:  # out of the domain: the same numbers in another order are not
-        far = _outputs(subject, place, x.reshape(-1).flip(0).view(x.shape))
-    return far is not None and not _same(subject.outputs, far)
+    # Some of these are out of the domain; the same numbers in another order are not.
+    elsewhere = (x + draw, x - draw, -x, x.reshape(-1).flip(0).view(x.shape))
+    return any(
+        (far := _outputs(subject, place, other)) is not None
+        and not _same(subject.outputs, far)
+        for other in elsewhere
+    )
 
 
 def _ignores(subject: Subject, place: int) -> bool:
@@ -120,7 +201,8 @@ def _clamps(subject: Subject, place: int, matching: int) -> bool:
 
 
 def _draw(subject: Subject, x: Tensor) -> Tensor:
-    generator = torch.Generator().manual_seed(subject.seed)
+    # Never the seed of a user's own torch.randn, or the draw would be the input.
+    generator = torch.Generator().manual_seed(subject.seed + 3571)
     draw = torch.randn(x.shape, dtype=torch.float64, generator=generator).to(x)
     return draw * (largest_entry(x) or 1.0)
 

@@ -89,7 +89,7 @@ def undisturbed(functions: Iterable[Any] = ()) -> Iterator[None]:
         functions: What will be called. The Modules among them, bound to them or in
             their closures get their tensors and training flags back.
     """
-    state = RandomState()
+    state, dtype = RandomState(), torch.get_default_dtype()
     owners = dict.fromkeys(m for fn in functions for m in _modules(fn))
     modules = dict.fromkeys(m for owner in owners for m in owner.modules())
     training = {m: m.training for m in modules}
@@ -104,6 +104,7 @@ def undisturbed(functions: Iterable[Any] = ()) -> Iterator[None]:
             yield
     finally:
         state.restore()
+        torch.set_default_dtype(dtype)
         for module, was in training.items():
             module.training = was
         for space, kept in tensors:
@@ -126,7 +127,8 @@ def _modules(fn: Any) -> Iterator[torch.nn.Module]:
         *(cell.cell_contents for cell in cells if _filled(cell)),
         *(known[name] for name in names if name in known),
     ):
-        if isinstance(candidate, torch.nn.Module):
+        script = isinstance(candidate, torch.jit.ScriptModule)
+        if isinstance(candidate, torch.nn.Module) and not script:
             yield candidate
 
 

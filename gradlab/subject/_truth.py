@@ -1,14 +1,14 @@
 """What a gradient is held against, found without being asked for one.
 
-In this order: the caller's reference; autograd of each Function's own forward; and
-finite differences. The first two count only if they agree with finite differences along
-one random direction for each input: a `.data`, a `.item()` or NumPy in a forward breaks
-them without a word.
+In this order: the caller's reference; autograd of each Function's own forward; forward
+mode through it, for small inputs; and finite differences. The others count only if they
+agree with finite differences along one random direction for each input: a `.data`, a
+`.item()` or NumPy in a forward breaks them without a word.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ from ._finite_differences import (
     natural_directions,
     symmetrised,
 )
+from ._forward_mode import forward_mode_gradients
 from ._functions import FunctionClass, find_functions, own_forward_differentiated
 from ._subject import Grads, Subject, Tensors, filled, inner
 
@@ -151,6 +152,8 @@ def expected_gradient(
         return gradient(subject, cotangents, place, found.symmetric[place])
     if found.kind == GIVEN:
         grads = subject.vjp(cotangents, call=subject.reference)
+    elif found.kind == FORWARD:
+        (grads,) = forward_mode_gradients(subject, found.functions, [cotangents])
     else:
         grads = own_gradient(subject, cotangents)
     return filled(grads[place], x)
@@ -158,6 +161,7 @@ def expected_gradient(
 
 GIVEN = "the reference given"
 OWN = "autograd of its own forward"
+FORWARD = "forward mode through its own forward"
 DIFFERENCES = "finite differences"
 
 
@@ -180,17 +184,19 @@ def _with_directions(subject: Subject, symmetric: tuple[bool, ...]) -> Truth:
         _along(subject, directions, place) for place in range(len(directions))
     )
     rejected = []
-    candidates = [(GIVEN, True)] if subject.reference is not None else []
+    both = subject.cotangents
     gradients = None
     kind = DIFFERENCES
-    for name, given in [*candidates, (OWN, False)]:
+    ways: list[tuple[str, Callable[[], Iterable[Grads]]]] = [
+        (GIVEN, lambda: [subject.vjp(v, call=subject.reference) for v in both]),
+        (OWN, lambda: [own_gradient(subject, v) for v in both]),
+        (FORWARD, lambda: forward_mode_gradients(subject, found, both)),
+    ]
+    for name, way in ways[subject.reference is None :]:
+        if name == FORWARD and not found:
+            continue
         try:
-            first, second = (
-                subject.vjp(v, call=subject.reference)
-                if given
-                else own_gradient(subject, v)
-                for v in subject.cotangents
-            )
+            first, second = way()
         except Exception as error:
             rejected.append(f"{name} raised {type(error).__name__}: {error}")
             continue

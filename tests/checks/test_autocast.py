@@ -81,3 +81,46 @@ def test_a_surrounding_autocast_is_left_as_it_was():
     with torch.autocast("cpu", torch.bfloat16):
         _found(Linear, *_inputs())
         assert torch.is_autocast_enabled("cpu")
+
+
+class NeverHeardOfDtypes(torch.autograd.Function):
+    """The linear layer of torch's own notes on extending it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, weight: Any):
+        ctx.save_for_backward(x, weight)
+        return x.mm(weight.t())
+
+    @staticmethod
+    def backward(ctx: Any, grad_y: Any):
+        x, weight = ctx.saved_tensors
+        return grad_y.mm(weight), grad_y.t().mm(x)
+
+
+class HalfOfIt(NeverHeardOfDtypes):
+    @staticmethod
+    @torch.amp.custom_fwd(device_type="cpu")
+    def forward(ctx: Any, x: Any, weight: Any):
+        return NeverHeardOfDtypes.forward(ctx, x, weight)
+
+
+def test_to_stop_is_a_fault_only_of_one_that_thought_of_dtypes():
+    (found,) = _found(NeverHeardOfDtypes, *_inputs()[:2])
+    assert (found.severity, found.verdict) == ("note", "correct")
+    (found,) = _found(HalfOfIt, *_inputs()[:2])
+    assert (found.severity, found.verdict) == ("error", "fragile")
+
+
+def test_a_write_to_grad_output_is_not_taken_for_rounding():
+    class Exp(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Any):
+            y = x.exp()
+            ctx.save_for_backward(y)
+            return y
+
+        @staticmethod
+        def backward(ctx: Any, grad_y: Any):
+            return grad_y.mul_(ctx.saved_tensors[0])
+
+    assert not _found(Exp, _x())

@@ -3,6 +3,7 @@
 import gc
 from typing import Any
 
+import pytest
 import torch
 
 from gradlab.checks import KeepsNothing
@@ -55,6 +56,17 @@ class MaskOnCtx(torch.autograd.Function):
         return grad_y * ctx.mask
 
 
+class SlopeOnCtx(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Any):
+        ctx.slope = x.cos()
+        return x.sin()
+
+    @staticmethod
+    def backward(ctx: Any, grad_y: Any):
+        return grad_y * ctx.slope
+
+
 class Collects(Tanh):
     kept: list[torch.Tensor] = []
 
@@ -85,8 +97,9 @@ def test_a_list_of_tensors():
     assert (mismatch.severity, "ctx.saved" in mismatch.message) == ("warning", True)
 
 
-def test_a_mask_is_a_note():
-    (mismatch,) = found(MaskOnCtx, x(3, 4))
+@pytest.mark.parametrize("function", [MaskOnCtx, SlopeOnCtx])
+def test_what_the_forward_made_for_itself_is_a_note(function: Any):
+    (mismatch,) = found(function, x(3, 4))
     assert (mismatch.severity, mismatch.verdict) == ("note", "correct")
 
 

@@ -57,6 +57,18 @@ class WastesMatmul(Matmul):
         return grad_y @ w.t(), x.t() @ grad_y
 
 
+class NeverAsks(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Any, w: Any):
+        ctx.save_for_backward(x, w)
+        return x @ w
+
+    @staticmethod
+    def backward(ctx: Any, grad_y: Any):
+        x, w = ctx.saved_tensors
+        return grad_y @ w.t(), x.t() @ grad_y
+
+
 class WastesMultiply(Multiply):
     @staticmethod
     def backward(ctx: Any, grad_y: Any):
@@ -94,6 +106,11 @@ def test_wasted_products_are_a_warning():
     (mismatch,) = found(WastesMatmul, x(3, 4), x(4, 5))
     assert mismatch.severity == "warning"
     assert "argument 0 and 1" in mismatch.message
+
+
+def test_who_never_asks_wastes_by_choice():
+    (mismatch,) = found(NeverAsks, x(3, 4), x(4, 5))
+    assert (mismatch.severity, mismatch.verdict) == ("note", "correct")
 
 
 def test_wasted_elementwise_work_is_a_note():

@@ -146,3 +146,35 @@ def test_a_chosen_gradient_is_left_alone():
             return grad_y * torch.exp(-ctx.saved_tensors[0].detach().square())
 
     assert not _found(Round, _x())
+
+
+class Reverse(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Any):
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad_y: Any):
+        return -grad_y
+
+
+def test_around_a_chosen_gradient_too():
+    def adversary(x: Any, weight: Any):
+        return torch.tanh(Reverse.apply(x @ weight)).square().sum()
+
+    assert not _found(adversary, _x(3, 4), _x(4, 2))
+
+
+def test_a_chosen_gradient_may_raise():
+    class Round(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Any):
+            return x.round()
+
+        @staticmethod
+        def backward(ctx: Any, grad_y: Any):
+            slope = grad_y.exp()
+            return slope.log().mul_(slope) / slope.add_(0)
+
+    (found,) = _found(Round, 3 * _x())
+    assert found.severity == "note"

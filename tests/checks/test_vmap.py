@@ -92,3 +92,21 @@ def test_random_numbers_are_no_mismatch():
             return x * torch.rand(x.shape, dtype=x.dtype).clamp(max=1.0) * 0 + x.tanh()
 
     assert not [m for m in _found(Dropout, _x()) if m.severity != "note"]
+
+
+@pytest.mark.parametrize("numpy", [True, False])
+def test_data_of_a_stack_is_no_segmentation_fault(numpy: bool):
+    class Twice(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Any):
+            return 2 * x
+
+        @staticmethod
+        def backward(ctx: Any, grad_y: Any):
+            if numpy:
+                return torch.from_numpy(2 * grad_y.data.cpu().numpy())
+            return 2 * grad_y.data
+
+    (found,) = _found(Twice, _x())
+    assert (found.severity, found.verdict) == ("note", "correct")
+    assert "data" not in vars(torch.Tensor)

@@ -203,7 +203,7 @@ mutants = (
         "1/sqrt(d) forgotten",
         "ConstantFactor",
         r"√d with d = 5 \(q.shape\[1\]\)|√d with d = 5",
-        wrong(lambda q, k: q @ k.mT / 5**0.5, lambda q, k, y, v: v @ k),
+        wrong(lambda q, k: q @ k.mT / k.shape[1] ** 0.5, lambda q, k, y, v: v @ k),
         (t(3, 5), t(4, 5, seed=1)),
     ),
     Mutant(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
+from torch import Tensor
 
 from gradlab.diagnoses import ConstantFactor
 
@@ -13,18 +16,26 @@ from .mutants import say, t, wrong
 @pytest.mark.parametrize(
     ("c", "name"),
     [
-        (4.0, "N = 4 (inputs[0].shape[1])"),
-        (1 / 12, "1/N with N = 12 (inputs[0].numel())"),
-        (3**0.5, "√d with d = 3 (inputs[0].shape[0])"),
-        (4 / 3, "4/3, as n/(n − 1) of n = 4 (inputs[0].shape[1]) would be"),
-        (2.0, "2"),
-        (0.3, "inputs[1] = 0.3"),
-        (1 / 0.7, "1/(1 − inputs[1]) with inputs[1] = 0.3"),
-        (-0.5, "1/2, and the sign is flipped"),
+        (lambda x: x.shape[1], "N = 4 (inputs[0].shape[1])"),
+        (lambda x: 1 / x.numel(), "1/N with N = 12 (inputs[0].numel())"),
+        (lambda x: x.shape[0] ** 0.5, "√d with d = 3 (inputs[0].shape[0])"),
+        (
+            lambda x: x.shape[1] / (x.shape[1] - 1),
+            "4/3, as n/(n − 1) of n = 4 (inputs[0].shape[1]) would be",
+        ),
+        (lambda x: 2.0, "2"),
+        (lambda x: 0.3, "inputs[1] = 0.3"),
+        (lambda x: 1 / 0.7, "1/(1 − inputs[1]) with inputs[1] = 0.3"),
+        (lambda x: -0.5, "1/2, and the sign is flipped"),
+        # Equal to a size by chance: at another size it is still the same number.
+        (lambda x: 2 / 3, "2/3, whatever the sizes"),
+        (lambda x: 4.0, "4, at any size"),
+        (lambda x: 0.75, "3/4, whatever the sizes"),
+        (lambda x: 1 / 12, "1/12, whatever the sizes"),
     ],
 )
-def test_names_the_factor(c: float, name: str) -> None:
-    scaled = wrong(lambda x, p: x.sin(), lambda x, p, y, v: c * v * x.cos())
+def test_names_the_factor(c: Callable[[Tensor], float], name: str) -> None:
+    scaled = wrong(lambda x, p: x.sin(), lambda x, p, y, v: c(x) * v * x.cos())
     assert say(ConstantFactor(), scaled, t(3, 4), 0.3).endswith(f": {name}")
 
 

@@ -1,6 +1,7 @@
 """One rank of a DistributedDataParallel run, started by test_distributed.py."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,10 @@ def main(rank: int, folder: Path) -> None:
     model: Any = DistributedDataParallel(inner)
     seen = watch(model, inner, batches().chunk(2, dim=1)[rank])
     (folder / f"{rank}.json").write_text(json.dumps(seen))
+    dist.barrier()
     dist.destroy_process_group()
+    # gloo's threads now and then abort the interpreter while it shuts down.
+    os._exit(0)
 
 
 if __name__ == "__main__":

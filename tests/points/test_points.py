@@ -167,3 +167,18 @@ def test_bounds() -> None:
     assert (within_bounds(new, torch.tensor([0.5, 3.0])) >= 0).all()
     assert (within_bounds(new, -torch.tensor([0.5, 3.0])) <= 0).all()
     assert torch.equal(within_bounds(new, torch.tensor([-1.0, 1.0])), new)
+
+
+def test_a_symmetric_matrix_stays_one_with_eigenvalues_apart() -> None:
+    a = torch.randn(4, 4, dtype=torch.float64)
+    definite = (a @ a.mT + torch.eye(4, dtype=torch.float64)).requires_grad_()
+    subject = build(lambda x: torch.linalg.eigvalsh(x + x.mT), (definite,))
+    found = [*batch_of_one(subject), *other_sizes(subject)]
+    found += list(one_dimension_alone(subject))
+    assert found
+    for point in found:
+        (x,) = point.tensors
+        assert torch.equal(x, x.mT)
+        eigenvalues = torch.linalg.eigvalsh(x)
+        assert eigenvalues.min() > 0
+        assert bool((eigenvalues.diff() > 1e-6).all())
