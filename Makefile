@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_CONSTRAINT := constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench bench-check conformance clean
+.PHONY: help demo test lint bench bench-check bench-monitor bench-faults conformance clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -35,6 +35,12 @@ bench: $(READY) ## layers and optimizers against torch's, and what a start costs
 
 bench-check: $(READY) ## the gradient checker against torch's: what each finds, how fast
 	$(BIN)/python -m experiments.bench.check
+
+bench-monitor: $(READY) ## what watching costs, beside Lightning's grad_norm and histograms
+	$(BIN)/python -m experiments.bench.monitor
+
+bench-faults: $(READY) ## planted faults: recall and false positives of each pathology
+	$(BIN)/python -m experiments.bench.faults
 
 clean: ## remove the environment, the caches and the runs
 	rm -rf $(VENV) runs build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
