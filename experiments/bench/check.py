@@ -48,7 +48,8 @@ def by_gradlab(bug: SeededBug, fn: Callable[..., Any]) -> str:
         bug.inputs(make_tensors(torch.float64)),
         compile=bug.kind == "transform",
         isolate=bug.kind == "isolation",
-        timeout=5.0,
+        # A wrong one may never return; a healthy one is given the time it needs.
+        timeout=60.0 if fn is bug.healthy else 5.0,
         memory_gib=2.0,
     )
     if report.verdict == "correct" and report.ok:

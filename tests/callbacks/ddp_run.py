@@ -4,11 +4,13 @@ Lightning starts the second rank itself, from this same file.
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor, nn
@@ -60,6 +62,9 @@ def main(folder: Path) -> None:
     trainer.fit(model)
     if trainer.is_global_zero:
         (folder / "norms.json").write_text(json.dumps(model.norms))
+    dist.barrier()
+    # gloo's threads now and then abort the interpreter while it shuts down.
+    os._exit(0)
 
 
 if __name__ == "__main__":

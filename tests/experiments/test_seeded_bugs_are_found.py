@@ -17,7 +17,9 @@ each = pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
 
 @each
 def test_found(bug: SeededBug) -> None:
-    found = run_tool("gradlab", bug)
+    # Uninitialised memory may hold the right numbers by chance.
+    tries = 3 if bug.kind == "determinism" else 1
+    found = next(filter(None, (run_tool("gradlab", bug) for _ in range(tries))), "")
     assert bool(found) != (bug.name in ONLY_A_NOTE)
     if bug.cause:
         assert names_the_cause(bug, found), found
