@@ -175,9 +175,10 @@ class Run:
             if mismatch.actual is None or point is None or is_bare(self._subject):
                 self._add([mismatch], self._only)
                 continue
+            inside = attempt(lambda point=point: self._culprits(point))
             culprits = [
                 (dataclasses.replace(m, code=mismatch.code, where=mismatch.where), name)
-                for m, name in self._culprits(point)
+                for m, name in ([] if isinstance(inside, Crash) else inside)
                 if m.verdict in ("wrong", "approximate")
             ]
             for culprit, name in culprits:
