@@ -49,27 +49,31 @@ def read_activations(
         for name, (output, grad) in with_units.items():
             ledger.update(name, output & grad, step)
     found = _transfer(numbers, scale)
-    values: list[list[float | None]] = []
-    for name, calls in there.items():
-        row: list[float | None] = []
-        needed = taps.moments_of(name)
-        for quantity, moments in zip(taps.quantities, needed, strict=True):
-            keys = [(name, m) for m in moments or ()]
-            measured = moments is not None and all(key in found for key in keys)
-            row.append(
-                quantity(calls.count, *(found[key] for key in keys))
-                if measured
-                else None
-            )
-        values.append(row)
-    return Table(
+    count = torch.tensor([c.count for c in there.values()], dtype=torch.float64)
+    needed = [taps.moments_of(name) for name in there]
+    columns: list[Tensor] = []
+    for k, quantity in enumerate(taps.quantities):
+        lists = [
+            [found.get((name, m), math.nan) for m in moments[k] or quantity.moments]
+            if moments[k] is not None
+            else [math.nan] * len(quantity.moments)
+            for name, moments in zip(there, needed, strict=True)
+        ]
+        columns.append(quantity(count, *torch.tensor(lists, dtype=torch.float64).T))
+    available = [
+        [
+            moments is not None and all((name, m) in found for m in moments)
+            for moments in row
+        ]
+        for name, row in zip(there, needed, strict=True)
+    ]
+    table = Table(
         tuple(Row(name, "layer") for name in there),
-        torch.tensor(
-            [[math.nan if n is None else n for n in row] for row in values],
-            dtype=torch.float64,
-        ),
-        torch.tensor([[n is not None for n in row] for row in values]),
+        torch.stack(columns, 1),
+        torch.tensor(available),
     )
+    table.values[~table.available] = math.nan
+    return table
 
 
 def _of_units(

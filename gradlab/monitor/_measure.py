@@ -19,7 +19,8 @@ def measure(
     pairs: Sequence[Pair],
     scale: float | Tensor = 1.0,
     cut: Sequence[Sharding | None] | None = None,
-) -> list[list[float]]:
+    device: torch.device | None = None,
+) -> Tensor:
     """Each moment of each pair, on the host.
 
     Of a sharded tensor (DTensor) every rank measures its shard, and one collective
@@ -30,40 +31,49 @@ def measure(
         pairs: Values and their gradients, on any devices.
         scale: What the gradients were multiplied by; it is divided out.
         cut: How the tensors are cut whose local parts are given; None: they say it.
+        device: Where all of them are; None looks.
 
     Returns:
-        One list a moment, in the order of the pairs.
+        float64 `[moments, pairs]` on the CPU.
     """
-    shards = (
-        [local(value, grad) for value, grad in pairs]
-        if cut is None
-        else [(*pair, sharding) for pair, sharding in zip(pairs, cut, strict=True)]
-    )
-    table = [[0.0] * len(pairs) for _ in moments]
-    for device in dict.fromkeys(grad.device for _, grad, _ in shards):
-        where = [i for i, (_, grad, _) in enumerate(shards) if grad.device == device]
-        here = [shards[i][:2] for i in where]
-        factor, columns = _transfer(moments, here, scale)
-        values, grads = [v for v, _ in here], [g for _, g in here]
-        for moment, row, column in zip(moments, table, columns, strict=True):
-            refined = moment.refine(values, grads, column)
-            for i, number in zip(where, refined, strict=True):
-                row[i] = number / factor**moment.degree
-    shardings: list[Sharding | None] = [sharding for *_, sharding in shards]
+    values, grads = [value for value, _ in pairs], [grad for _, grad in pairs]
+    shardings: list[Sharding | None] = [None] * len(pairs) if cut is None else [*cut]
+    if cut is None:
+        for i, (value, grad) in enumerate(pairs):
+            # DTensor's own method: asking for it does not import torch.distributed.
+            if type(grad) is not Tensor and hasattr(grad, "full_tensor"):
+                values[i], grads[i], shardings[i] = local(value, grad)
+    devices = {grad.device for grad in grads} if device is None else {device}
+    if len(devices) <= 1:
+        table = _on_a_device(moments, values, grads, scale)
+    else:
+        table = torch.empty(len(moments), len(pairs), dtype=torch.float64)
+        for device in devices:
+            where = [i for i, grad in enumerate(grads) if grad.device == device]
+            table[:, where] = _on_a_device(
+                moments, [values[i] for i in where], [grads[i] for i in where], scale
+            )
     return reduce_over_shards(moments, table, shardings)
 
 
-def _transfer(
-    moments: Sequence[Moment], pairs: Sequence[Pair], scale: float | Tensor
-) -> tuple[float, list[list[float]]]:
-    """The scale and the columns of one device, brought to the host at once."""
-    values, grads = [value for value, _ in pairs], [grad for _, grad in pairs]
-    device = grads[0].device
+def _on_a_device(
+    moments: Sequence[Moment],
+    values: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    scale: float | Tensor,
+) -> Tensor:
+    """The moments of one device's tensors, brought to the host at once."""
+    device, n = grads[0].device, len(grads)
     wide = torch.float32 if device.type in NO_FLOAT64 else torch.float64
-    columns = [moment(values, grads).to(wide) for moment in moments]
+    kernels = list(dict.fromkeys(moment.measured_as for moment in moments))
+    columns = [kernel(values, grads).to(wide) for kernel in kernels]
     if isinstance(scale, Tensor):
         columns.append(scale.reshape(1).to(device, wide, non_blocking=True))
-    numbers = torch.cat(columns).tolist()
-    factor = numbers.pop() if isinstance(scale, Tensor) else scale
-    n = len(pairs)
-    return factor, [numbers[i * n : (i + 1) * n] for i in range(len(moments))]
+    numbers = torch.cat(columns).to("cpu", torch.float64)
+    factor = numbers[-1] if isinstance(scale, Tensor) else scale
+    found = dict(zip(kernels, numbers[: len(kernels) * n].view(-1, n), strict=True))
+    rows = [m.refine(values, grads, found[m.measured_as]) for m in moments]
+    if isinstance(factor, Tensor) or factor != 1.0:
+        degrees = [m.degree for m in moments]
+        rows = [r / factor**d if d else r for r, d in zip(rows, degrees, strict=True)]
+    return torch.stack(rows)

@@ -15,8 +15,9 @@ from .._snapshot import Snapshot, Stage
 from ..quantities import GradNorm, Quantity
 from ._activation_watch import ActivationWatch
 from ._dead_units import DeadUnitLedger
+from ._layers import Outline
 from ._options import chosen_quantities
-from ._reading import Table, read_gradients
+from ._reading import Table, gradients, tabulate
 from ._schedule import EveryNSteps
 from ._sinks import Sink, Sinks
 from ._taps import OptimizerTap, Read
@@ -94,6 +95,7 @@ class Monitor:
         quantities = chosen_quantities(model, quantities, activations)
         self.model = model
         self.quantities = quantities
+        self._outline = Outline(model)
         self._sinks = Sinks(sinks)
         self._schedule = EveryNSteps(every_n_steps)
         self._step = 0
@@ -215,8 +217,9 @@ class Monitor:
                 "observe() reads quantities of gradients, got none: updates are "
                 "measured when a watched optimizer takes its step"
             )
-        only = None if optimizer is None else _owned(optimizer)
-        table = read_gradients(self.model, self._of_gradients, scale, only, total)
+        layers = self._outline.of(optimizer)
+        quantities = self._of_gradients
+        table = tabulate(layers, gradients(layers), quantities, scale, total)
         return self._emit(step, stage, self._of_gradients, table)
 
     def observe_activations(
@@ -266,7 +269,7 @@ class Monitor:
         if not due:
             return None
         if self._updates:
-            begun = self._updates.begin(self.model, _owned(optimizer))
+            begun = self._updates.begin(self._outline.of(optimizer))
             self._reading[id(optimizer)] = step, begun
         return partial(self._read_step, optimizer, step)
 

@@ -7,7 +7,6 @@ moment is one, for all tensors of a mesh at once. What is replicated counts once
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -41,7 +40,6 @@ def local(value: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Sharding | None]
     Returns:
         Two plain tensors and the sharding; None for tensors that are whole.
     """
-    # DTensor's own method: asking for it does not import torch.distributed.
     if not hasattr(grad, "full_tensor"):
         return value, grad, None
     placed: Any = _summed(grad)
@@ -53,15 +51,13 @@ def local(value: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Sharding | None]
 
 
 def reduce_over_shards(
-    moments: Sequence[Moment],
-    table: list[list[float]],
-    shardings: Sequence[Sharding | None],
-) -> list[list[float]]:
+    moments: Sequence[Moment], table: Tensor, shardings: Sequence[Sharding | None]
+) -> Tensor:
     """Combines the moments of shards over the ranks that hold them.
 
     Args:
         moments: What was measured.
-        table: One list a moment, in the order of the tensors.
+        table: float64 `[moments, tensors]` on the CPU; it is written to.
         shardings: How each tensor is cut.
 
     Returns:
@@ -70,50 +66,39 @@ def reduce_over_shards(
     for sharding in dict.fromkeys(s for s in shardings if s is not None):
         where = [i for i, s in enumerate(shardings) if s == sharding]
         for dim in sharding.dims:
-            _over(sharding.mesh, dim, moments, table, where)
+            table[:, where] = _over(sharding.mesh, dim, moments, table[:, where])
     return table
 
 
-def _over(
-    mesh: Any,
-    dim: int,
-    moments: Sequence[Moment],
-    table: list[list[float]],
-    where: Sequence[int],
-) -> None:
-    adds = [k for k, moment in enumerate(moments) if moment.reduce != "max"]
+def _over(mesh: Any, dim: int, moments: Sequence[Moment], table: Tensor) -> Tensor:
+    norms = [k for k, moment in enumerate(moments) if moment.reduce == "norm"]
     tops = [k for k, moment in enumerate(moments) if moment.reduce == "max"]
-    square = [moments[k].reduce == "norm" for k in adds]
-    sums = [
-        table[k][i] ** 2 if squared else table[k][i]
-        for k, squared in zip(adds, square, strict=True)
-        for i in where
-    ]
+    table[norms] = table[norms].square()
     # A maximum forgets NaN on some backends: count them with the sums.
-    lost = [float(math.isnan(table[k][i])) for k in tops for i in where]
-    summed = _all_reduce(mesh, dim, [*sums, *lost], "SUM")
-    largest = _all_reduce(
-        mesh, dim, [max(table[k][i], -math.inf) for k in tops for i in where], "MAX"
-    )
-    for j, (k, squared) in enumerate(zip(adds, square, strict=True)):
-        for n, i in enumerate(where):
-            total = summed[j * len(where) + n]
-            table[k][i] = math.sqrt(total) if squared else total
-    for j, k in enumerate(tops):
-        for n, i in enumerate(where):
-            at = j * len(where) + n
-            table[k][i] = math.nan if summed[len(sums) + at] else largest[at]
+    lost = table[tops].isnan()
+    summed = _all_reduce(mesh, dim, torch.cat([table, lost.double()]), "SUM")
+    reduced = summed[: len(moments)]
+    if tops:
+        largest = table[tops].masked_fill(lost, -torch.inf)
+        largest = _all_reduce(mesh, dim, largest, "MAX")
+        reduced[tops] = largest.masked_fill(summed[len(moments) :] > 0, torch.nan)
+    reduced[norms] = reduced[norms].sqrt()
+    return reduced
 
 
-def _all_reduce(mesh: Any, dim: int, numbers: list[float], op: str) -> list[float]:
-    if not numbers:
-        return []
+def _all_reduce(mesh: Any, dim: int, numbers: Tensor, op: str) -> Tensor:
     import torch.distributed as dist
 
-    device = "cpu" if mesh.device_type == "cpu" else mesh.device_type
-    tensor = torch.tensor(numbers, dtype=torch.float64, device=device)
-    dist.all_reduce(tensor, getattr(dist.ReduceOp, op), group=mesh.get_group(dim))
-    return tensor.tolist()
+    tensor = numbers.to(mesh.device_type)
+    try:
+        dist.all_reduce(tensor, getattr(dist.ReduceOp, op), group=mesh.get_group(dim))
+    except RuntimeError as error:
+        raise RuntimeError(
+            "of sharded gradients every rank reads its part at the same step, got no "
+            f"answer from the others ({error}); watch on every rank, with the same "
+            "every_n_steps, start, end and quantities"
+        ) from error
+    return tensor.cpu()
 
 
 def _summed(grad: Any) -> Any:

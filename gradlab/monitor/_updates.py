@@ -6,14 +6,14 @@ the same sample after it; so any optimizer is measured, fused or not, by what it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..quantities import Feed, Quantity
-from ._layers import Layers, trainable_layers
+from ._layers import Layers
 from ._reading import Table, tabulate
 from ._samples import Cut, Samples
 
@@ -55,14 +55,12 @@ class Updates:
         return bool(self._by_feed)
 
     @torch.no_grad()
-    def begin(self, model: nn.Module, only: Collection[int] | None) -> StepReading:
+    def begin(self, layers: Layers) -> StepReading:
         """Sample the parameters before a step.
 
         Args:
-            model: The model.
-            only: Identities of the parameters to read; None reads all.
+            layers: The parameters.
         """
-        layers = trainable_layers(model, only)
         moving = {"update", "step"} & self._by_feed.keys()
         before, cut = self._samples.of(layers.parameters) if moving else ([], [])
         return StepReading(layers, before, cut)

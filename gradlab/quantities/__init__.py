@@ -31,7 +31,7 @@ from ._moments import (
 )
 from ._output_grad_rms import OutputGradRMS as OutputGradRMS
 from ._param_norm import ParamNorm as ParamNorm
-from ._quantity import Feed as Feed, Quantity as Quantity
+from ._quantity import Feed as Feed, Quantity as Quantity, ratio as ratio
 from ._saturation import Saturation as Saturation
 from ._update_cosine import UpdateCosine as UpdateCosine
 from ._update_ratio import UpdateRatio as UpdateRatio

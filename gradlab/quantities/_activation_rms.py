@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
+
+from torch import Tensor
 
 from ._moment import Moment
 from ._moments import Norm
@@ -16,19 +17,20 @@ class ActivationRMS(Quantity):
     """The root mean square of a module's output.
 
     Example:
-        >>> ActivationRMS()(4, 6.0)
-        3.0
+        >>> import torch
+        >>> ActivationRMS()(*torch.tensor([4.0, 6.0]))
+        tensor(3.)
     """
 
     name: ClassVar[str] = "activation_rms"
     feed: ClassVar[Feed] = "activation"
     moments: ClassVar[tuple[Moment, ...]] = (Norm("value"),)
 
-    def __call__(self, count: int, *moments: float) -> float:
+    def __call__(self, count: Tensor, *moments: Tensor) -> Tensor:
         """‖y‖ / √n; 0 where there are no entries.
 
         Args:
             count: How many entries the outputs of the step have.
             *moments: Their norm.
         """
-        return moments[0] / math.sqrt(count) if count else 0.0
+        return moments[0] / count.clamp(min=1).sqrt()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from torch import Tensor
+
 from ._activation_moments import InactiveCount, UnitCount
 from ._moment import Moment
 from ._quantity import Feed, Quantity
@@ -23,8 +25,9 @@ class DeadUnits(Quantity):
         window: After how many steps without activity the monitor calls a unit dead.
 
     Example:
-        >>> DeadUnits()(64, 1.0, 4.0)
-        0.25
+        >>> import torch
+        >>> DeadUnits()(*torch.tensor([64.0, 1.0, 4.0]))
+        tensor(0.2500)
     """
 
     window: int = 100
@@ -32,7 +35,7 @@ class DeadUnits(Quantity):
     feed: ClassVar[Feed] = "activation"
     moments: ClassVar[tuple[Moment, ...]] = (InactiveCount(), UnitCount())
 
-    def __call__(self, count: int, *moments: float) -> float:
+    def __call__(self, count: Tensor, *moments: Tensor) -> Tensor:
         """Inactive units over units; 0 where there are none.
 
         Args:
@@ -40,4 +43,4 @@ class DeadUnits(Quantity):
             *moments: The number of inactive units, and of all.
         """
         inactive, units = moments
-        return inactive / units if units else 0.0
+        return inactive / units.clamp(min=1)

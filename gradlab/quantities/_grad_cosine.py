@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
+
+from torch import Tensor
 
 from ._moment import Moment
 from ._moments import Dot, Norm
@@ -16,15 +17,16 @@ class GradCosine(Quantity):
     """The cosine of the angle between the gradient and the one that was read before it.
 
     Example:
-        >>> GradCosine()(2, 2.0, 1.0, 2.0)
-        1.0
+        >>> import torch
+        >>> GradCosine()(*torch.tensor([2.0, 2.0, 1.0, 2.0]))
+        tensor(1.)
     """
 
     name: ClassVar[str] = "grad_cosine"
     feed: ClassVar[Feed] = "previous"
     moments: ClassVar[tuple[Moment, ...]] = (Dot(), Norm("value"), Norm())
 
-    def __call__(self, count: int, *moments: float) -> float:
+    def __call__(self, count: Tensor, *moments: Tensor) -> Tensor:
         """⟨g₋, g⟩ / ‖g₋‖ ‖g‖; NaN where one of them is zero.
 
         Args:
@@ -32,5 +34,4 @@ class GradCosine(Quantity):
             *moments: The inner product, the norms of the last gradient and this one.
         """
         product, before, now = moments
-        size = before * now
-        return product / size if size else math.nan
+        return product / (before * now)

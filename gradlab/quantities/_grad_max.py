@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from torch import Tensor
+
 from ._moment import Moment
 from ._moments import LargestMagnitude
 from ._quantity import Quantity
@@ -15,14 +17,15 @@ class GradMax(Quantity):
     """The largest magnitude in the gradient; NaN if an entry is NaN.
 
     Example:
-        >>> GradMax()(2, 0.5)
-        0.5
+        >>> import torch
+        >>> GradMax()(*torch.tensor([2.0, 0.5]))
+        tensor(0.5000)
     """
 
     name: ClassVar[str] = "grad_max"
     moments: ClassVar[tuple[Moment, ...]] = (LargestMagnitude(),)
 
-    def __call__(self, count: int, *moments: float) -> float:
+    def __call__(self, count: Tensor, *moments: Tensor) -> Tensor:
         """The largest magnitude.
 
         Args:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from torch import Tensor
+
 from ._moment import Moment
 from ._moments import NonFiniteCount
 from ._quantity import Quantity
@@ -15,14 +17,15 @@ class GradNonFinite(Quantity):
     """The number of entries of the gradient that are NaN or infinite.
 
     Example:
-        >>> GradNonFinite()(6, 2.0)
-        2.0
+        >>> import torch
+        >>> GradNonFinite()(*torch.tensor([6.0, 2.0]))
+        tensor(2.)
     """
 
     name: ClassVar[str] = "grad_nonfinite"
     moments: ClassVar[tuple[Moment, ...]] = (NonFiniteCount(),)
 
-    def __call__(self, count: int, *moments: float) -> float:
+    def __call__(self, count: Tensor, *moments: Tensor) -> Tensor:
         """The count.
 
         Args:

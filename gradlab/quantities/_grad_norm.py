@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from torch import Tensor
+
 from ._moment import Moment
 from ._moments import Norm
 from ._quantity import Quantity
@@ -15,14 +17,15 @@ class GradNorm(Quantity):
     """The Euclidean norm of the gradient.
 
     Example:
-        >>> GradNorm()(2, 5.0)
-        5.0
+        >>> import torch
+        >>> GradNorm()(*torch.tensor([2.0, 5.0]))
+        tensor(5.)
     """
 
     name: ClassVar[str] = "grad_norm"
     moments: ClassVar[tuple[Moment, ...]] = (Norm(),)
 
-    def __call__(self, count: int, *moments: float) -> float:
+    def __call__(self, count: Tensor, *moments: Tensor) -> Tensor:
         """The norm.
 
         Args:

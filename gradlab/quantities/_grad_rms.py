@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
+
+from torch import Tensor
 
 from ._moment import Moment
 from ._moments import Norm
@@ -16,18 +17,19 @@ class GradRMS(Quantity):
     """The root mean square of the gradient: comparable between tensors of other sizes.
 
     Example:
-        >>> GradRMS()(4, 6.0)
-        3.0
+        >>> import torch
+        >>> GradRMS()(*torch.tensor([4.0, 6.0]))
+        tensor(3.)
     """
 
     name: ClassVar[str] = "grad_rms"
     moments: ClassVar[tuple[Moment, ...]] = (Norm(),)
 
-    def __call__(self, count: int, *moments: float) -> float:
+    def __call__(self, count: Tensor, *moments: Tensor) -> Tensor:
         """‖g‖ / √n; 0 where there are no entries.
 
         Args:
             count: How many entries there are.
             *moments: The norm of the gradient.
         """
-        return moments[0] / math.sqrt(count) if count else 0.0
+        return moments[0] / count.clamp(min=1).sqrt()

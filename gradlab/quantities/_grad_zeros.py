@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from torch import Tensor
+
 from ._moment import Moment
 from ._moments import ZeroCount
 from ._quantity import Quantity
@@ -15,18 +17,19 @@ class GradZeros(Quantity):
     """The share of entries of the gradient that are exactly zero.
 
     Example:
-        >>> GradZeros()(8, 2.0)
-        0.25
+        >>> import torch
+        >>> GradZeros()(*torch.tensor([8.0, 2.0]))
+        tensor(0.2500)
     """
 
     name: ClassVar[str] = "grad_zeros"
     moments: ClassVar[tuple[Moment, ...]] = (ZeroCount(),)
 
-    def __call__(self, count: int, *moments: float) -> float:
+    def __call__(self, count: Tensor, *moments: Tensor) -> Tensor:
         """Zeros over entries; 0 where there are none.
 
         Args:
             count: How many entries there are.
             *moments: The number of zeros.
         """
-        return moments[0] / count if count else 0.0
+        return moments[0] / count.clamp(min=1)

@@ -7,13 +7,12 @@ quantities share a moment, and all moments of a step come to the host in one tra
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 Reduce = Literal["norm", "sum", "max"]
@@ -43,6 +42,11 @@ class Moment(ABC):
     of: Of = "gradient"
     degree: int
 
+    @property
+    def measured_as(self) -> Moment:
+        """The moment whose number on the device is all this one needs: itself."""
+        return self
+
     @abstractmethod
     def __call__(
         self, values: Sequence[Tensor], grads: Sequence[Tensor]
@@ -58,8 +62,11 @@ class Moment(ABC):
         """
 
     def refine(
-        self, values: Sequence[Tensor], grads: Sequence[Tensor], numbers: list[float]
-    ) -> list[float]:
+        self,
+        values: Sequence[Tensor],
+        grads: Sequence[Tensor],
+        numbers: Float64[Tensor, " n"],
+    ) -> Float64[Tensor, " n"]:
         """Measure again the few for which the first number was not good enough.
 
         Args:
@@ -72,17 +79,27 @@ class Moment(ABC):
         """
         return numbers
 
-    def combine(self, numbers: Sequence[float]) -> float:
-        """The moment of a whole from those of its parts, at least one.
+    def combine(
+        self, numbers: Float64[Tensor, " n"], whole: Int64[Tensor, " n"], wholes: int
+    ) -> Float64[Tensor, " wholes"]:
+        """The moments of wholes from those of their parts, on the host.
 
         Args:
             numbers: The moments of the parts.
+            whole: To which whole each part belongs.
+            wholes: How many there are; one without a part gets 0.
         """
-        if self.reduce == "norm":
-            return math.hypot(*numbers)
+        start = numbers.new_zeros(wholes)
         if self.reduce == "sum":
-            return math.fsum(numbers) if all(map(math.isfinite, numbers)) else math.nan
-        return math.nan if any(map(math.isnan, numbers)) else max(numbers)
+            return start.index_add_(0, whole, numbers)
+        top = start.scatter_reduce_(0, whole, numbers, "amax")
+        if self.reduce == "max":
+            return top
+        # Relative to the largest, so that no square overflows or vanishes.
+        unit = torch.where((top > 0) & (top < torch.inf), top, 1.0)
+        squares = (numbers / unit[whole]).square_()
+        total = torch.zeros_like(top).index_add_(0, whole, squares)
+        return total.sqrt_().mul_(unit)
 
 
 def stored(tensor: Tensor) -> Tensor:

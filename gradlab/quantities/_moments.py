@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from ._moment import Moment, Reduce, stored
@@ -28,8 +27,9 @@ class Norm(Moment):
     Example:
         >>> Norm()([torch.zeros(2)], [torch.tensor([3.0, 4.0])])
         tensor([5.])
-        >>> Norm().combine([3.0, 4.0])
-        5.0
+        >>> parts = torch.tensor([3.0, 4.0], dtype=torch.float64)
+        >>> Norm().combine(parts, torch.tensor([0, 0]), wholes=1)
+        tensor([5.], dtype=torch.float64)
     """
 
     of: Of = "gradient"
@@ -56,22 +56,31 @@ class Norm(Moment):
         Returns:
             One norm for each.
         """
-        tensors = [stored(t) for t in (grads if self.of == "gradient" else values)]
+        tensors = [
+            t if t.layout is torch.strided else stored(t)
+            for t in (grads if self.of == "gradient" else values)
+        ]
         if not tensors:
             return torch.empty(0, dtype=dtype)
+        kinds = {t.dtype for t in tensors}
+        if len(kinds) == 1:
+            wide = torch.promote_types(kinds.pop(), dtype)
+            return torch.stack(_norms(tensors, wide))
         norms = list(tensors)
-        for kind in {t.dtype for t in tensors}:
+        for kind in kinds:
             where = [i for i, t in enumerate(tensors) if t.dtype == kind]
-            measured = torch._foreach_norm(  # pyright: ignore[reportPrivateImportUsage]
-                [tensors[i] for i in where], 2, dtype=torch.promote_types(kind, dtype)
-            )
-            for i, norm in zip(where, measured, strict=True):
+            alike = [tensors[i] for i in where]
+            wide = torch.promote_types(kind, dtype)
+            for i, norm in zip(where, _norms(alike, wide), strict=True):
                 norms[i] = norm
         return torch.stack(norms)
 
     def refine(
-        self, values: Sequence[Tensor], grads: Sequence[Tensor], numbers: list[float]
-    ) -> list[float]:
+        self,
+        values: Sequence[Tensor],
+        grads: Sequence[Tensor],
+        numbers: Float64[Tensor, " n"],
+    ) -> Float64[Tensor, " n"]:
         """Measure in float64 what float32 cannot hold.
 
         Args:
@@ -82,13 +91,14 @@ class Norm(Moment):
         Returns:
             Their norms.
         """
-        again = [i for i, n in enumerate(numbers) if not 1e-15 <= n <= 1e18]
-        if not again or grads[0].device.type == "mps":
+        low, high = numbers.aminmax()
+        if (low >= _LOW and high <= _HIGH) or grads[0].device.type == "mps":
             return numbers
+        fits = (numbers >= _LOW) & (numbers <= _HIGH)
+        again = (~fits).nonzero().flatten().tolist()
         wide = self([values[i] for i in again], [grads[i] for i in again], _WIDE)
-        refined = list(numbers)
-        for i, number in zip(again, wide.tolist(), strict=True):
-            refined[i] = number
+        refined = numbers.clone()
+        refined[again] = wide.to("cpu", _WIDE)
         return refined
 
 
@@ -125,6 +135,11 @@ class NonFiniteCount(Moment):
     reduce: ClassVar[Reduce] = "sum"
     degree: ClassVar[int] = 0
 
+    @property
+    def measured_as(self) -> Moment:
+        """The norm."""
+        return Norm()
+
     def __call__(
         self, values: Sequence[Tensor], grads: Sequence[Tensor]
     ) -> Float[Tensor, " n"]:
@@ -140,8 +155,11 @@ class NonFiniteCount(Moment):
         return Norm()(values, grads)
 
     def refine(
-        self, values: Sequence[Tensor], grads: Sequence[Tensor], numbers: list[float]
-    ) -> list[float]:
+        self,
+        values: Sequence[Tensor],
+        grads: Sequence[Tensor],
+        numbers: Float64[Tensor, " n"],
+    ) -> Float64[Tensor, " n"]:
         """Count in those gradients whose norm is not finite.
 
         Args:
@@ -152,12 +170,11 @@ class NonFiniteCount(Moment):
         Returns:
             The counts.
         """
-        again = [i for i, n in enumerate(numbers) if not math.isfinite(n)]
-        counts = [0.0] * len(numbers)
-        if again:
+        counts = torch.zeros_like(numbers)
+        if not numbers.sum().isfinite():
+            again = (~numbers.isfinite()).nonzero().flatten().tolist()
             found = [(~stored(grads[i]).isfinite()).sum() for i in again]
-            for i, count in zip(again, torch.stack(found).tolist(), strict=True):
-                counts[i] = float(count)
+            counts[again] = torch.stack(found).to("cpu", numbers.dtype)
         return counts
 
 
@@ -215,6 +232,13 @@ def _dot(v: Tensor, g: Tensor) -> Tensor:
 
 
 _WIDE = torch.float64
+# Norms whose squares float32 holds, with room to spare.
+_LOW, _HIGH = 1e-15, 1e18
+
+
+def _norms(tensors: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    norms = torch._foreach_norm  # pyright: ignore[reportPrivateImportUsage]
+    return [*norms(tensors, 2, dtype=dtype)]
 
 
 def _largest(grad: Tensor) -> Tensor:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
+
+from torch import Tensor
 
 from ._moment import Moment
 from ._moments import Norm
@@ -19,19 +20,20 @@ class OutputGradRMS(Quantity):
     the modules of one step, or the steps of one run.
 
     Example:
-        >>> OutputGradRMS()(4, 6.0)
-        3.0
+        >>> import torch
+        >>> OutputGradRMS()(*torch.tensor([4.0, 6.0]))
+        tensor(3.)
     """
 
     name: ClassVar[str] = "output_grad_rms"
     feed: ClassVar[Feed] = "activation"
     moments: ClassVar[tuple[Moment, ...]] = (Norm(),)
 
-    def __call__(self, count: int, *moments: float) -> float:
+    def __call__(self, count: Tensor, *moments: Tensor) -> Tensor:
         """‖∂L/∂y‖ / √n; 0 where there are no entries.
 
         Args:
             count: How many entries the outputs of the step have.
             *moments: The norm of their gradients.
         """
-        return moments[0] / math.sqrt(count) if count else 0.0
+        return moments[0] / count.clamp(min=1).sqrt()

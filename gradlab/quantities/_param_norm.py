@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from torch import Tensor
+
 from ._moment import Moment
 from ._moments import Norm
 from ._quantity import Quantity
@@ -15,14 +17,15 @@ class ParamNorm(Quantity):
     """The Euclidean norm of the parameters themselves.
 
     Example:
-        >>> ParamNorm()(2, 5.0)
-        5.0
+        >>> import torch
+        >>> ParamNorm()(*torch.tensor([2.0, 5.0]))
+        tensor(5.)
     """
 
     name: ClassVar[str] = "param_norm"
     moments: ClassVar[tuple[Moment, ...]] = (Norm("value"),)
 
-    def __call__(self, count: int, *moments: float) -> float:
+    def __call__(self, count: Tensor, *moments: Tensor) -> Tensor:
         """The norm.
 
         Args:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar, Literal
 
-from torch import nn
+import torch
+from jaxtyping import Float64
+from torch import Tensor, nn
 
 from ._moment import Moment
 
@@ -47,10 +49,24 @@ class Quantity(ABC):
         return self.moments
 
     @abstractmethod
-    def __call__(self, count: int, *moments: float) -> float:
-        """The number of a tensor, or of several taken as one.
+    def __call__(
+        self, count: Float64[Tensor, "*rows"], *moments: Float64[Tensor, "*rows"]
+    ) -> Float64[Tensor, "*rows"]:
+        """The number of each row: of a tensor, or of several taken as one.
 
         Args:
-            count: How many entries there are.
-            *moments: Its moments, in the order of `moments`.
+            count: How many entries each row has.
+            *moments: Its moments, in the order of `moments`, on the host.
         """
+
+
+def ratio(
+    part: Float64[Tensor, "*rows"], whole: Float64[Tensor, "*rows"]
+) -> Float64[Tensor, "*rows"]:
+    """Part / whole, where nothing of nothing is 0, and something of nothing infinite.
+
+    Args:
+        part: Not negative, or NaN.
+        whole: Not negative, or NaN.
+    """
+    return torch.where(part == 0, whole * 0, part / whole)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from ._activation_moments import OutsideCount
 from ._moment import Moment
@@ -25,8 +25,9 @@ class Saturation(Quantity):
     on a bound. Other modules have no saturation; a NaN counts as saturated.
 
     Example:
-        >>> Saturation()(8, 2.0)
-        0.25
+        >>> import torch
+        >>> Saturation()(*torch.tensor([8.0, 2.0]))
+        tensor(0.2500)
         >>> Saturation().moments_of(nn.Tanh())
         (OutsideCount(low=-0.99, high=0.99),)
         >>> Saturation().moments_of(nn.Linear(2, 1)) is None
@@ -58,11 +59,11 @@ class Saturation(Quantity):
             return (OutsideCount(low + margin, high - margin),)
         return None
 
-    def __call__(self, count: int, *moments: float) -> float:
+    def __call__(self, count: Tensor, *moments: Tensor) -> Tensor:
         """Saturated outputs over outputs; 0 where there are none.
 
         Args:
             count: How many entries the outputs of the step have.
             *moments: How many are saturated.
         """
-        return moments[0] / count if count else 0.0
+        return moments[0] / count.clamp(min=1)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
+
+from torch import Tensor
 
 from ._moment import Moment
 from ._moments import Dot, Norm
@@ -16,15 +17,16 @@ class UpdateCosine(Quantity):
     """The cosine of the angle between the update and the gradient it was made from.
 
     Example:
-        >>> UpdateCosine()(2, -3.0, 3.0, 1.0)
-        -1.0
+        >>> import torch
+        >>> UpdateCosine()(*torch.tensor([2.0, -3.0, 3.0, 1.0]))
+        tensor(-1.)
     """
 
     name: ClassVar[str] = "update_cosine"
     feed: ClassVar[Feed] = "step"
     moments: ClassVar[tuple[Moment, ...]] = (Dot(), Norm("value"), Norm())
 
-    def __call__(self, count: int, *moments: float) -> float:
+    def __call__(self, count: Tensor, *moments: Tensor) -> Tensor:
         """⟨g, Δw⟩ / ‖g‖ ‖Δw‖; NaN where one of them is zero.
 
         Args:
@@ -32,5 +34,4 @@ class UpdateCosine(Quantity):
             *moments: The inner product, the norms of the gradient and the update.
         """
         product, gradient, update = moments
-        size = gradient * update
-        return product / size if size else math.nan
+        return product / (gradient * update)

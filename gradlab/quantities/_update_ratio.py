@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+from torch import Tensor
+
 from ._moment import Moment
 from ._moments import Norm
-from ._quantity import Feed, Quantity
+from ._quantity import Feed, Quantity, ratio
 
 
 @dataclass(frozen=True)
@@ -19,20 +20,20 @@ class UpdateRatio(Quantity):
     the optimizer.
 
     Example:
-        >>> UpdateRatio()(2, 0.1, 10.0)
-        0.01
+        >>> import torch
+        >>> UpdateRatio()(*torch.tensor([2.0, 0.1, 10.0]))
+        tensor(0.0100)
     """
 
     name: ClassVar[str] = "update_ratio"
     feed: ClassVar[Feed] = "update"
     moments: ClassVar[tuple[Moment, ...]] = (Norm(), Norm("value"))
 
-    def __call__(self, count: int, *moments: float) -> float:
+    def __call__(self, count: Tensor, *moments: Tensor) -> Tensor:
         """‖Δw‖ / ‖w‖; infinite where all parameters were zero and moved.
 
         Args:
             count: How many entries there are.
             *moments: The norms of the update and of the parameters before it.
         """
-        update, before = moments
-        return update / before if before else math.inf if update else 0.0
+        return ratio(*moments)

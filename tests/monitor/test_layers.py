@@ -8,12 +8,12 @@ from gradlab.monitor._layers import trainable_layers
 
 
 def names(model: nn.Module) -> dict[str, list[str]]:
-    layers, sizes, rows, parameters = trainable_layers(model)
-    assert len(rows) == len(parameters) == sum(sizes)
-    left = iter(rows)
+    found = trainable_layers(model)
+    assert len(found.rows) == len(found.parameters) == sum(found.sizes)
+    left = iter(found.rows)
     return {
         layer.name: [row.name for row in islice(left, size)]
-        for layer, size in zip(layers, sizes, strict=True)
+        for layer, size in zip(found.layers, found.sizes, strict=True)
     }
 
 

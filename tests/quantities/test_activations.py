@@ -102,8 +102,8 @@ def test_nan_shows() -> None:
 
 def test_formulas_of_nothing() -> None:
     for quantity in (ActivationRMS(), ActivationMean(), OutputGradRMS(), Saturation()):
-        assert quantity(0, 0.0) == 0.0
-    assert DeadUnits()(0, 0.0, 0.0) == 0.0
+        assert quantity(*torch.zeros(2, dtype=torch.float64)) == 0.0
+    assert DeadUnits()(*torch.zeros(3, dtype=torch.float64)) == 0.0
 
 
 def test_half_precision_sums_do_not_saturate() -> None:

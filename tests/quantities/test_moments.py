@@ -6,11 +6,21 @@ import torch
 from hypothesis import given, strategies as st
 from torch import Tensor, nn
 
-from gradlab.quantities import LargestMagnitude, NonFiniteCount, Norm, ZeroCount
+from gradlab.quantities import (
+    LargestMagnitude,
+    Moment,
+    NonFiniteCount,
+    Norm,
+    ZeroCount,
+)
 
 
 def norms(*grads: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     return Norm()([torch.zeros_like(grad) for grad in grads], grads, dtype)
+
+
+def combined(moment: Moment, parts: Tensor) -> float:
+    return moment.combine(parts, torch.zeros(len(parts), dtype=torch.long), 1).item()
 
 
 def test_each_gradient_has_the_norm_that_clipping_goes_by() -> None:
@@ -87,11 +97,23 @@ def test_non_contiguous_gradient() -> None:
 def test_parts_combine_to_the_norm_of_the_whole(numbers: list[float], cut: int) -> None:
     whole = torch.tensor(numbers, dtype=torch.float64)
     parts = norms(whole[:cut], whole[cut:], dtype=torch.float64)
-    assert Norm().combine(parts.tolist()) == pytest.approx(whole.norm().item())
+    assert combined(Norm(), parts) == pytest.approx(whole.norm().item())
 
 
 def test_combination_does_not_overflow() -> None:
-    assert Norm().combine([3e200, 4e200]) == pytest.approx(5e200)
+    parts = torch.tensor([3e200, 4e200], dtype=torch.float64)
+    assert combined(Norm(), parts) == pytest.approx(5e200)
+    assert combined(Norm(), parts.reciprocal()) == pytest.approx(5e-200 / 12)
+
+
+@pytest.mark.parametrize("moment", [Norm(), LargestMagnitude(), ZeroCount()])
+def test_a_whole_shows_what_is_not_finite(moment: Moment) -> None:
+    parts = torch.tensor([1.0, math.inf, math.nan, 2.0], dtype=torch.float64)
+    whole = torch.tensor([0, 0, 1, 2])
+    found = moment.combine(parts, whole, 4).tolist()
+    assert found[0] == math.inf
+    assert math.isnan(found[1])
+    assert found[2:] == [2.0, 0.0]
 
 
 def test_is_a_value() -> None:
@@ -100,7 +122,9 @@ def test_is_a_value() -> None:
 
 def test_what_float32_cannot_hold_is_refined() -> None:
     grads = [torch.full((4,), 1e-30), torch.ones(4)]
-    assert Norm().refine(grads, grads, [0.0, 2.0]) == pytest.approx([2e-30, 2.0])
+    numbers = torch.tensor([0.0, 2.0], dtype=torch.float64)
+    refined = Norm().refine(grads, grads, numbers).tolist()
+    assert refined == pytest.approx([2e-30, 2.0])
 
 
 def test_largest_magnitude() -> None:
@@ -115,17 +139,16 @@ def test_largest_magnitude() -> None:
     assert found[:3] == [3.0, 5.0, 0.0]
     assert math.isnan(found[3])
     assert found[4] == math.inf
-    assert math.isnan(LargestMagnitude().combine([math.nan, 1.0]))
 
 
 def test_what_is_not_finite_is_counted_only_where_the_norm_tells() -> None:
     grads = [torch.ones(3), torch.tensor([math.nan, 1.0, math.inf])]
-    numbers = NonFiniteCount()(grads, grads).tolist()
-    assert NonFiniteCount().refine(grads, grads, numbers) == [0.0, 2.0]
+    numbers = NonFiniteCount()(grads, grads).double()
+    assert NonFiniteCount().refine(grads, grads, numbers).tolist() == [0.0, 2.0]
     # Finite numbers whose norm overflows float32 are not counted.
     huge = [torch.full((4,), 3e38)]
-    numbers = NonFiniteCount()(huge, huge).tolist()
-    assert NonFiniteCount().refine(huge, huge, numbers) == [0.0]
+    numbers = NonFiniteCount()(huge, huge).double()
+    assert NonFiniteCount().refine(huge, huge, numbers).tolist() == [0.0]
 
 
 def test_zeros_of_a_sparse_gradient_are_those_of_the_dense_one() -> None:
