@@ -185,7 +185,7 @@ class _Known:
     trained: list[bool]
     layers: Layers
 
-    def holds(self, given: list[Tensor]) -> bool:
+    def holds(self, given: Sequence[Tensor]) -> bool:
         # By identity: tensors compare by their entries.
         return (
             len(given) == len(self.given)
