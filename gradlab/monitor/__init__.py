@@ -1,7 +1,26 @@
 """Watches a training loop of plain torch."""
 
+from ._action import Action as Action, Audit as Audit, Run as Run
+from ._actions import (
+    SaveCheckpoint as SaveCheckpoint,
+    SkipStep as SkipStep,
+    Stop as Stop,
+    Warn as Warn,
+)
 from ._monitor import Monitor as Monitor
 from ._outputs import JsonLines as JsonLines, Terminal as Terminal
 from ._watchdog import Watchdog as Watchdog
 
-__all__ = ["JsonLines", "Monitor", "Terminal", "Watchdog"]
+__all__ = [
+    "Action",
+    "Audit",
+    "JsonLines",
+    "Monitor",
+    "Run",
+    "SaveCheckpoint",
+    "SkipStep",
+    "Stop",
+    "Terminal",
+    "Warn",
+    "Watchdog",
+]

@@ -43,6 +43,8 @@ def measure(
             # DTensor's own method: asking for it does not import torch.distributed.
             if type(grad) is not Tensor and hasattr(grad, "full_tensor"):
                 values[i], grads[i], shardings[i] = local(value, grad)
+    if not pairs:
+        return torch.empty(len(moments), 0, dtype=torch.float64)
     devices = {grad.device for grad in grads} if device is None else {device}
     if len(devices) <= 1:
         table = _on_a_device(moments, values, grads, scale)

@@ -1,29 +1,32 @@
-"""Watches the gradients of a model in a plain training loop."""
+"""Watches the gradients of a model in a training loop."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from types import TracebackType
 
-import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from .._snapshot import Snapshot, Stage
-from ..quantities import GradNorm, Quantity
+from ..pathologies import Pathology, pathologies as every_pathology
+from ..quantities import Feed, Quantity
+from ._action import Action, Actions, Audit, Run
 from ._activation_watch import ActivationWatch
 from ._dead_units import DeadUnitLedger
 from ._layers import Outline
 from ._options import chosen_quantities
-from ._reading import Table, gradients, tabulate
-from ._schedule import EveryNSteps
+from ._outputs import Terminal
 from ._sinks import Sink, Sinks
-from ._taps import OptimizerTap, Read
-from ._updates import StepReading, Updates
+from ._step_reader import OF_UPDATES, StepReader
+from ._tiers import Tiers
+from ._watchdog import Watchdog
 
-_OF_UPDATES = ("update", "step", "previous")
+_TIER: dict[Feed, str] = {
+    **{"gradient": "gradient", "clipping": "gradient", "activation": "activation"},
+    **dict.fromkeys(OF_UPDATES, "update"),
+}
 
 
 class Monitor:
@@ -31,50 +34,74 @@ class Monitor:
 
     A watched optimizer is read the moment before it applies its gradient, so clipping,
     accumulation and the reduction over ranks have happened and the stage is `applied`.
-    A closure is read after its first run. The loss scale of a fused optimizer under
-    `GradScaler` is divided out. A step that `GradScaler` skips is not seen, except that
-    a fused optimizer is called and its non-finite gradient reported.
+    Call `before_clipping` to have the gradient before clipping too. A closure is read
+    after its first run. The loss scale of a fused optimizer under `GradScaler` is
+    divided out. A step that `GradScaler` skips is not seen, except that a fused
+    optimizer is called and its non-finite gradient reported.
 
-    Watching changes nothing: the model gets no hook, the gradients are only read, on
-    their device, with one transfer to the host for all of them (and a second for those
-    that float32 cannot hold). A step that is not read costs one dictionary lookup.
+    Watching changes nothing: without activations the model gets no hook, the gradients
+    are only read, on their device, with one transfer to the host for all of them (and a
+    second for those that float32 cannot hold). A step that is not read costs some
+    dictionary lookups. What fails while watching is a warning, once, and is counted in
+    `failures`; training goes on.
 
     Rows of a snapshot: the total, the modules that own trainable parameters, these
     parameters. A frozen parameter has no row; one without a gradient is unavailable.
-    With several optimizers each snapshot has the
-    parameters of the one that takes the step, and its total is called `total/0`,
-    `total/1`, … in the order in which they were attached.
+    With several optimizers each snapshot has the parameters of the one that takes the
+    step, and its total is called `total/0`, `total/1`, … in the order in which they
+    were attached.
 
     Under DistributedDataParallel every rank can watch the module inside the wrapper;
     give sinks to one of them. Of sharded gradients (DTensor: FSDP2, tensor parallelism)
     each rank reads its shard, and one collective for all of them makes the numbers
-    those of the whole: every rank must watch, with the same `every_n_steps`.
+    those of the whole: every rank must watch, with the same options.
 
     Args:
         model: The model; its module paths name the rows.
         optimizer: The optimizer to watch; more with `attach`. None to call `observe`
             yourself.
-        quantities: What to measure.
+        quantities: What to measure. None is the gradient's norm, rms and count of
+            non-finite entries, the clip coefficient, the update ratio, and whatever
+            `pathologies` need.
         every_n_steps: Read the first of every n steps.
-        clock: Tells the step of a reading; None counts the optimizer steps seen.
+        start: The first step to read.
+        end: The first step not to read any more; None reads to the end.
+        modules: Globs on module paths: the layers to have rows. The total stays that of
+            the model.
         activations: Whether to watch the outputs of modules too, with forward hooks,
             and the gradients that come back to them: True for every module that owns
             parameters or is an activation function, or globs on module paths; None if
             a quantity of activations is named. They get a snapshot of their own.
+        budget: The share of the run's time that watching may take, as 0.02: it then
+            reads as often as that allows, gradients oftener than activations, and
+            measures what it takes as the quantity `overhead`.
+        pathologies: What to look for: True is all that are on by default. Findings go
+            to the terminal, and to each sink that takes them.
+        actions: What to do about findings.
+        dry_run: Whether actions only say what they would do.
         scaler: The GradScaler of the run; its scale is divided out of the gradients of
             activations, which nobody unscales.
-        sinks: What is called with each snapshot. A sink that fails is reported once,
-            its losses are counted in `lost`, and training goes on.
+        sinks: What is called with each snapshot, and with `finding(finding)` if it has
+            that. A sink that fails is reported once, its losses are counted in `lost`,
+            and training goes on.
+        clock: Tells the step of a reading; None counts the optimizer steps seen.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
-        ValueError: If the model has nothing to train, `every_n_steps` is below 1, or
-            two quantities share a name.
+        ValueError: If the model has nothing to train, a number is out of its range, a
+            pattern fits no module, or two quantities share a name.
+
+    Attributes:
+        model: The model.
+        quantities: What is measured.
 
     Example:
+        >>> import torch
+        >>> from gradlab.quantities import GradNorm
         >>> model = nn.Linear(2, 1)
         >>> optimizer = torch.optim.SGD(model.parameters())
-        >>> with Monitor(model, optimizer, sinks=[lambda s: print(s.scalars())]):
+        >>> show = lambda snapshot: print(snapshot.scalars())
+        >>> with Monitor(model, optimizer, quantities=[GradNorm()], sinks=[show]):
         ...     model(torch.tensor([[3.0, 4.0]])).sum().backward()
         ...     optimizer.step()
         {'grad_norm/total': 5.09901951..., 'grad_norm/root': 5.09901951...}
@@ -85,30 +112,41 @@ class Monitor:
         model: nn.Module,
         optimizer: Optimizer | None = None,
         *,
-        quantities: Sequence[Quantity] = (GradNorm(),),
+        quantities: Sequence[Quantity] | None = None,
         every_n_steps: int = 1,
-        clock: Callable[[], int] | None = None,
+        start: int = 0,
+        end: int | None = None,
+        modules: Sequence[str] | None = None,
         activations: bool | Sequence[str] | None = None,
+        budget: float | None = None,
+        pathologies: bool | Sequence[Pathology] = False,
+        actions: Sequence[Action] = (),
+        dry_run: bool = True,
         scaler: GradScaler | None = None,
         sinks: Sequence[Sink] = (),
+        clock: Callable[[], int] | None = None,
     ) -> None:
-        quantities = chosen_quantities(model, quantities, activations)
+        looked_for = _looked_for(pathologies)
+        chosen = chosen_quantities(model, quantities, activations, looked_for)
         self.model = model
-        self.quantities = quantities
-        self._outline = Outline(model)
+        self.quantities = chosen
+        outline = Outline(model, modules)
+        # Here, so that a pattern that fits nothing is said where it was written.
+        outline.of(None)
+        in_use = dict.fromkeys(_TIER[quantity.feed] for quantity in chosen)
+        tiers = Tiers([*in_use], every_n_steps, start, end, budget)
+        self._run = Run(model)
+        codes = [pathology.code for pathology in looked_for]
+        self._actions = Actions(actions, self._run, dry_run, codes)
         self._sinks = Sinks(sinks)
-        self._schedule = EveryNSteps(every_n_steps)
-        self._step = 0
-        self._clock = clock
-        self._taps: dict[int, OptimizerTap] = {}
-        self._of_gradients = [q for q in quantities if q.feed == "gradient"]
-        self._updates = Updates([q for q in quantities if q.feed in _OF_UPDATES])
-        self._reading: dict[int, tuple[int, StepReading]] = {}
-        self._activations: ActivationWatch | None = None
-        if of_activations := [q for q in quantities if q.feed == "activation"]:
+        if looked_for:
+            outputs = [Terminal(), *self._sinks.of_findings(), self._actions]
+            self._sinks.add(Watchdog(looked_for, outputs))
+        self._reader = StepReader(outline, chosen, tiers, self._sinks, self._run, clock)
+        if of_activations := [q for q in chosen if q.feed == "activation"]:
             patterns = None if isinstance(activations, bool) else activations
-            self._activations = ActivationWatch(
-                model, patterns, of_activations, self._may_be_read, scaler
+            self._reader.activations = ActivationWatch(
+                model, patterns, of_activations, self._reader.may_be_read, scaler
             )
         if optimizer is not None:
             self.attach(optimizer)
@@ -119,13 +157,13 @@ class Monitor:
 
         Set it after a resume; it counts on from there.
         """
-        return self._step
+        return self._reader.step
 
     @step.setter
     def step(self, step: int) -> None:
         if isinstance(step, bool) or not isinstance(step, int) or step < 0:
             raise ValueError(f"a step is a whole number, counted from 0, got {step!r}")
-        self._step = step
+        self._reader.step = step
 
     @property
     def lost(self) -> int:
@@ -133,9 +171,25 @@ class Monitor:
         return self._sinks.lost
 
     @property
+    def failures(self) -> int:
+        """How often reading failed; the first time is a warning."""
+        return self._reader.failures
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether an action asked for the end of the run; a plain loop looks at it."""
+        return self._run.stop
+
+    @property
+    def audit(self) -> list[Audit]:
+        """What was done about findings, or would have been in a dry run."""
+        return self._actions.audit
+
+    @property
     def dead_units(self) -> DeadUnitLedger | None:
         """When each unit was last active; None unless `DeadUnits` is measured."""
-        return None if self._activations is None else self._activations.ledger
+        watch = self._reader.activations
+        return None if watch is None else watch.ledger
 
     def attach(self, optimizer: Optimizer) -> None:
         """Watch one more optimizer.
@@ -152,7 +206,7 @@ class Monitor:
                 "a watched optimizer is a torch.optim.Optimizer, got "
                 f"{type(optimizer).__name__}"
             )
-        if id(optimizer) in self._taps:
+        if id(optimizer) in self._reader.taps:
             raise ValueError(
                 f"an optimizer is attached once, got this {type(optimizer).__name__} "
                 "again; detach() lets go of all"
@@ -163,16 +217,11 @@ class Monitor:
                 f"{type(optimizer).__name__}, which shares no parameter with "
                 f"{type(self.model).__name__}; was it made from another copy?"
             )
-        self._taps[id(optimizer)] = OptimizerTap(optimizer, self._on_step, self._done)
+        self._reader.add(optimizer)
 
     def detach(self) -> None:
         """Leave no hook behind and flush the sinks; safe to call twice."""
-        for tap in self._taps.values():
-            tap.remove()
-        self._taps.clear()
-        self._reading.clear()
-        if self._activations is not None:
-            self._activations.remove()
+        self._reader.remove()
         self._sinks.flush()
 
     def __enter__(self) -> Monitor:
@@ -187,7 +236,6 @@ class Monitor:
         self.detach()
         self._sinks.close()
 
-    @torch.no_grad()
     def observe(
         self,
         step: int,
@@ -212,15 +260,58 @@ class Monitor:
         Raises:
             ValueError: If no quantity is of gradients.
         """
-        if not self._of_gradients:
+        if not self._reader.of_gradients:
             raise ValueError(
                 "observe() reads quantities of gradients, got none: updates are "
                 "measured when a watched optimizer takes its step"
             )
-        layers = self._outline.of(optimizer)
-        quantities = self._of_gradients
-        table = tabulate(layers, gradients(layers), quantities, scale, total)
-        return self._emit(step, stage, self._of_gradients, table)
+        return self._reader.read_gradients(step, stage, scale, optimizer, total)
+
+    def before_clipping(
+        self, optimizer: Optimizer | None = None, scale: float | Tensor = 1.0
+    ) -> None:
+        """Call it just before clipping, to have the gradient before and after it.
+
+        If the coming step is read, the gradients are read now, with the stage
+        `unscaled`, and at the step as ever, `applied`; what clipping did is the
+        quantity `clip_coefficient`. With a GradScaler unscale first, as clipping asks
+        for too.
+
+        Args:
+            optimizer: Whose gradients are clipped; None is every watched one.
+            scale: What the gradients are still multiplied by.
+
+        Raises:
+            ValueError: If no such optimizer is watched.
+
+        Example:
+            >>> import torch
+            >>> model = nn.Linear(2, 1)
+            >>> optimizer = torch.optim.SGD(model.parameters())
+            >>> show = lambda s: print(s.step, s.stage, s.quantities)
+            >>> with Monitor(model, optimizer, sinks=[show]) as monitor:
+            ...     model(torch.ones(4, 2)).sum().backward()
+            ...     monitor.before_clipping()
+            ...     _ = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            ...     optimizer.step()
+            0 unscaled ('grad_norm', 'grad_rms', 'grad_nonfinite')
+            0 applied ('grad_norm', 'grad_rms', 'grad_nonfinite')
+            0 applied ('clip_coefficient',)
+            0 applied ('update_ratio',)
+        """
+        watched = [tap.optimizer for tap in self._reader.taps.values()]
+        if optimizer is not None and optimizer not in watched:
+            raise ValueError(
+                "before_clipping() is about a watched optimizer, got a "
+                f"{type(optimizer).__name__} that is not; attach it first"
+            )
+        if not watched:
+            raise ValueError(
+                "before_clipping() is about the step of a watched optimizer, got none "
+                "that is watched; attach one first"
+            )
+        for one in watched if optimizer is None else [optimizer]:
+            self._reader.before_clipping(one, scale)
 
     def observe_activations(
         self, step: int, scale: float | Tensor | None = None
@@ -241,66 +332,18 @@ class Monitor:
         Raises:
             ValueError: If activations are not watched.
         """
-        if self._activations is None:
+        if self._reader.activations is None:
             raise ValueError(
                 "observe_activations() reads watched activations, got a Monitor made "
                 "without activations=True"
             )
-        table = self._activations.read(step, scale)
-        if table is None:
-            return None
-        return self._emit(step, "raw", self._activations.quantities, table)
+        return self._reader.read_activations(step, scale)
 
-    def _emit(
-        self, step: int, stage: Stage, quantities: Sequence[Quantity], table: Table
-    ) -> Snapshot:
-        names = tuple(quantity.name for quantity in quantities)
-        snapshot = Snapshot(step, stage, table.rows, names, *table[1:])
-        self._sinks.take(snapshot)
-        return snapshot
 
-    def _on_step(self, optimizer: Optimizer) -> Read | None:
-        if self._clock is not None:
-            self._step = self._clock()
-        step, self._step = self._step, self._step + 1
-        due = self._schedule.due(id(optimizer), step)
-        if self._activations is not None:
-            self._activations.on_step(due)
-        if not due:
-            return None
-        if self._updates:
-            begun = self._updates.begin(self._outline.of(optimizer))
-            self._reading[id(optimizer)] = step, begun
-        return partial(self._read_step, optimizer, step)
-
-    def _may_be_read(self) -> bool:
-        step = self._step if self._clock is None else self._clock()
-        return not self._taps or self._schedule.pending(self._taps, step)
-
-    def _done(self, optimizer: Optimizer) -> None:
-        if self._activations is not None:
-            self._activations.on_done()
-        if id(optimizer) in self._reading:
-            step, begun = self._reading.pop(id(optimizer))
-            emit = partial(self._emit, step, "applied")
-            self._updates.end(begun, emit, self._total(optimizer))
-
-    def _total(self, optimizer: Optimizer) -> str:
-        index = list(self._taps).index(id(optimizer))
-        return f"total/{index}" if len(self._taps) > 1 else "total"
-
-    def _read_step(self, optimizer: Optimizer, step: int) -> None:
-        # GradScaler leaves it on a fused optimizer, which unscales inside its kernel.
-        scale: Tensor | None = getattr(optimizer, "grad_scale", None)
-        total = self._total(optimizer)
-        if self._of_gradients:
-            factor = 1.0 if scale is None else scale
-            self.observe(step, "applied", factor, optimizer=optimizer, total=total)
-        if self._activations is not None:
-            self.observe_activations(step, self._activations.scale(scale))
-        if id(optimizer) in self._reading:
-            emit = partial(self._emit, step, "applied")
-            self._updates.read_gradients(self._reading[id(optimizer)][1], emit, total)
+def _looked_for(pathologies: bool | Sequence[Pathology]) -> tuple[Pathology, ...]:
+    if isinstance(pathologies, bool):
+        return every_pathology if pathologies else ()
+    return tuple(pathologies)
 
 
 def _owned(optimizer: Optimizer) -> set[int]:

@@ -6,22 +6,46 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from ..quantities import ActivationRMS, DeadUnits, OutputGradRMS, Quantity, Saturation
+from ..pathologies import Pathology
+from ..quantities import (
+    ActivationRMS,
+    ClipCoefficient,
+    GradNonFinite,
+    GradNorm,
+    GradRMS,
+    OutputGradRMS,
+    Quantity,
+    Saturation,
+    UpdateRatio,
+    quantities as every_quantity,
+)
 
-_OF_ACTIVATIONS = (OutputGradRMS(), ActivationRMS(), DeadUnits(), Saturation())
+DEFAULT: tuple[Quantity, ...] = (
+    GradNorm(),
+    GradRMS(),
+    GradNonFinite(),
+    ClipCoefficient(),
+    UpdateRatio(),
+)
+"""What is measured if nothing is said."""
+
+OF_ACTIVATIONS: tuple[Quantity, ...] = (OutputGradRMS(), ActivationRMS(), Saturation())
+"""What is added where activations are watched."""
 
 
 def chosen_quantities(
     model: nn.Module,
-    quantities: Sequence[Quantity],
+    quantities: Sequence[Quantity] | None,
     activations: bool | Sequence[str] | None,
+    pathologies: Sequence[Pathology] = (),
 ) -> tuple[Quantity, ...]:
-    """The quantities of a monitor: of activations the usual ones if none is named.
+    """The quantities of a monitor: the usual ones if none is named.
 
     Args:
         model: What is watched.
-        quantities: Those named.
+        quantities: Those named; None is the usual ones and what pathologies need.
         activations: Whether, or where, activations are watched; None: if named.
+        pathologies: What is looked for.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
@@ -35,11 +59,15 @@ def chosen_quantities(
             "a watched model has a parameter to train, got "
             f"{type(model).__name__} with none that requires a gradient"
         )
+    if quantities is None:
+        quantities = _usual(bool(activations), pathologies)
     for quantity in quantities:
         if not isinstance(quantity, Quantity):
+            known = ", ".join(type(q).__name__ for q in every_quantity)
             raise TypeError(
                 "quantities are instances of gradlab.quantities.Quantity, got "
-                f"{quantity!r}; is it a class that was not called?"
+                f"{quantity!r}; is it a class that was not called, or a name? There "
+                f"are {known}"
             )
     chosen = (*quantities, *_added(quantities, activations))
     names = [quantity.name for quantity in chosen]
@@ -49,6 +77,20 @@ def chosen_quantities(
             f"got {names}"
         )
     return chosen
+
+
+def _usual(activations: bool, pathologies: Sequence[Pathology]) -> tuple[Quantity, ...]:
+    usual = (*DEFAULT, *OF_ACTIVATIONS) if activations else DEFAULT
+    needed = {name for pathology in pathologies for name in pathology.needs}
+    needed -= {q.name for q in usual}
+    return (
+        *usual,
+        *(
+            q
+            for q in every_quantity
+            if q.name in needed and (activations or q.feed != "activation")
+        ),
+    )
 
 
 def _added(
@@ -71,4 +113,4 @@ def _added(
         )
     if named or activations is None or activations is False:
         return ()
-    return _OF_ACTIVATIONS
+    return OF_ACTIVATIONS

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .._snapshot import Row
-from ..quantities import Quantity
+from ..quantities import Moment, Quantity
 from ._layers import Layers
 from ._measure import Pair, measure
 from ._shards import Sharding
@@ -56,8 +56,6 @@ def tabulate(
     """
     there = [i for i, pair in enumerate(pairs) if pair is not None]
     moments = list(dict.fromkeys(m for q in quantities for m in q.moments))
-    if not there:
-        return _nothing(layers, len(quantities), total)
     numbers = measure(
         moments,
         [pair for pair in pairs if pair is not None],
@@ -65,23 +63,43 @@ def tabulate(
         None if cut is None else [cut[i] for i in there],
         layers.device,
     )
+    found = dict(zip(moments, numbers, strict=True))
+    return assemble(layers, there, found, quantities, total)
+
+
+def assemble(
+    layers: Layers,
+    there: Sequence[int],
+    moments: Mapping[Moment, Tensor],
+    quantities: Sequence[Quantity],
+    total: str = "total",
+) -> Table:
+    """Combine the moments of parameters to layers and the total.
+
+    Args:
+        layers: The rows, and the parameters they stand for.
+        there: Places of the parameters that were measured.
+        moments: float64 `[there]` on the CPU for each moment.
+        quantities: What to make of them.
+        total: The name of the total row.
+    """
+    rows = layers.named(total)
+    if not there:
+        values = torch.full((len(rows), len(quantities)), torch.nan, dtype=_WIDE)
+        return Table(rows, values, torch.zeros_like(values, dtype=torch.bool))
     wholes = layers.wholes(there)
     combined = {
-        moment: moment.combine(numbers[k][wholes.parts], wholes.owners, wholes.rows)
-        for k, moment in enumerate(moments)
+        moment: moment.combine(numbers[wholes.parts], wholes.owners, wholes.rows)
+        for moment, numbers in moments.items()
     }
     columns = [q(wholes.count, *(combined[m] for m in q.moments)) for q in quantities]
     values, available = torch.stack(columns, dim=1), wholes.available
-    if len(there) < len(pairs):
+    if len(there) < len(layers.parameters):
         values[~available] = torch.nan
     if layers.kept is not None:
         values, available = values[layers.kept], available[layers.kept]
     # One column a quantity, and each says the same.
-    available = available[:, None].expand(-1, len(quantities))
-    return Table(layers.named(total), values, available)
+    return Table(rows, values, available[:, None].expand(-1, len(quantities)))
 
 
-def _nothing(layers: Layers, quantities: int, total: str) -> Table:
-    rows = layers.named(total)
-    values = torch.full((len(rows), quantities), torch.nan, dtype=torch.float64)
-    return Table(rows, values, torch.zeros_like(values, dtype=torch.bool))
+_WIDE = torch.float64

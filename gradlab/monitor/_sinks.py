@@ -6,9 +6,10 @@ import warnings
 from collections.abc import Callable, Sequence
 
 from .._snapshot import Snapshot
+from ..pathologies import Finding
 
 Sink = Callable[[Snapshot], object]
-"""Whatever takes a snapshot; it may have `flush()` and `close()`."""
+"""Whatever takes a snapshot; it may have `finding(finding)`, `flush()`, `close()`."""
 
 
 class Sinks:
@@ -32,7 +33,7 @@ class Sinks:
                     "be made an instance first"
                 )
         self.lost = 0
-        self._sinks = tuple(sinks)
+        self._sinks = [*sinks]
         self._reported: set[int] = set()
 
     def take(self, snapshot: Snapshot) -> None:
@@ -44,6 +45,19 @@ class Sinks:
         for sink in self._sinks:
             if not self._try(sink, sink, snapshot):
                 self.lost += 1
+
+    def add(self, sink: Sink) -> None:
+        """One sink more.
+
+        Args:
+            sink: It is the last to be called.
+        """
+        self._sinks.append(sink)
+
+    def of_findings(self) -> list[Callable[[Finding], object]]:
+        """What takes findings too: the method `finding` of the sinks that have it."""
+        found = [getattr(sink, "finding", None) for sink in self._sinks]
+        return [method for method in found if callable(method)]
 
     def flush(self) -> None:
         """Flush the sinks that can be flushed."""

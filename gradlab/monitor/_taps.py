@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from torch import Tensor
 from torch.optim import Optimizer
 
 Read = Callable[[], object]
@@ -33,6 +34,7 @@ class OptimizerTap:
         self._on_step = on_step
         self._on_done = on_done
         self._stepping = False
+        self._hidden: list[tuple[Tensor, Tensor | None]] = []
         self._hooks = (
             optimizer.register_step_pre_hook(self._before),
             optimizer.register_step_post_hook(self._after),
@@ -42,6 +44,19 @@ class OptimizerTap:
         """Leave no hook behind; safe to call twice."""
         for hook in self._hooks:
             hook.remove()
+        self._show_gradients()
+
+    def hide_gradients(self) -> None:
+        """Let the step that has begun see no gradient, and so do nothing."""
+        for group in self.optimizer.param_groups:
+            for parameter in group["params"]:
+                self._hidden.append((parameter, parameter.grad))
+                parameter.grad = None
+
+    def _show_gradients(self) -> None:
+        for parameter, grad in self._hidden:
+            parameter.grad = grad
+        self._hidden.clear()
 
     def _before(
         self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -65,6 +80,7 @@ class OptimizerTap:
         self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
         # The inner of two nested steps ends first, with all of the update done.
+        self._show_gradients()
         if self._stepping:
             self._on_done(optimizer)
         self._stepping = False

@@ -13,6 +13,7 @@ from ._activation_moments import (
     active_units as active_units,
 )
 from ._activation_rms import ActivationRMS as ActivationRMS
+from ._clip_coefficient import ClipCoefficient as ClipCoefficient
 from ._dead_units import DeadUnits as DeadUnits
 from ._grad_cosine import GradCosine as GradCosine
 from ._grad_max import GradMax as GradMax
@@ -44,6 +45,7 @@ quantities: tuple[Quantity, ...] = (
     GradZeros(),
     ParamNorm(),
     GradToParam(),
+    ClipCoefficient(),
     GradCosine(),
     UpdateRatio(),
     UpdateCosine(),

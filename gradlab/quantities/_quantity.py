@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from ._moment import Moment
 
-Feed = Literal["gradient", "update", "step", "previous", "activation"]
+Feed = Literal["gradient", "clipping", "update", "step", "previous", "activation"]
 """The pair (value, gradient) that a quantity's moments are measured of.
 
-`gradient`: a parameter and its gradient. `update`: a parameter and what the optimizer
+`gradient`: a parameter and its gradient. `clipping`: a gradient before clipping and
+after it. `update`: a parameter and what the optimizer
 added to it. `step`: a gradient and the update it led to. `previous`: the gradient read
 before and the one read now. `activation`: a module's output and the gradient of it.
 """

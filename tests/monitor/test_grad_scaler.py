@@ -1,13 +1,18 @@
 import math
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 from torch.optim import SGD, Adam, Optimizer
 
-from gradlab import Monitor, Snapshot
+from gradlab import Monitor as AnyMonitor, Snapshot
+from gradlab.quantities import GradNorm
 
 KINDS = pytest.mark.parametrize("kind", [SGD, Adam])
+
+# One snapshot a step.
+Monitor = partial(AnyMonitor, quantities=[GradNorm()])
 
 
 def run(kind: type[SGD | Adam], fused: bool, inputs: list[float]) -> list[Snapshot]:

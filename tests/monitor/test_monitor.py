@@ -3,6 +3,7 @@ import math
 import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,8 +12,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gradlab import Monitor, Snapshot
+from gradlab import Monitor as AnyMonitor, Snapshot
 from gradlab.quantities import GradNorm, Quantity, ZeroCount
+
+# One snapshot a step.
+Monitor = partial(AnyMonitor, quantities=[GradNorm()])
 
 
 def mlp(depth: int = 2) -> nn.Sequential:

@@ -1,11 +1,16 @@
 import errno
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
-from gradlab import Monitor, Snapshot
+from gradlab import Monitor as AnyMonitor, Snapshot
+from gradlab.quantities import GradNorm
+
+# One snapshot a step.
+Monitor = partial(AnyMonitor, quantities=[GradNorm()])
 
 
 class Full:

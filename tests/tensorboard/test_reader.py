@@ -14,6 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 import gradlab
 from gradlab import Monitor, Row, Snapshot
+from gradlab.quantities import GradNorm
 from gradlab.tensorboard import EventFileWriter, quantities_in, read_run
 from gradlab.tensorboard._records import records
 from gradlab.tensorboard._writer import Scalars
@@ -207,7 +208,8 @@ def test_a_layer_that_is_unfrozen_has_its_place_in_the_model(tmp_path: Path) -> 
 
 
 def test_shapes_of_parameters_are_read_back(tmp_path: Path) -> None:
-    with Monitor(nn.Linear(3, 2), sinks=[EventFileWriter(tmp_path, True)]) as monitor:
+    sinks = [EventFileWriter(tmp_path, True)]
+    with Monitor(nn.Linear(3, 2), quantities=[GradNorm()], sinks=sinks) as monitor:
         for parameter in monitor.model.parameters():
             parameter.grad = torch.ones_like(parameter)
         given = monitor.observe(0, "raw").rows

@@ -1,0 +1,74 @@
+"""What clipping does: the norms before it, kept until those after it are there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..quantities import Moment, Norm, Quantity
+from ._layers import Layers
+from ._measure import measure
+from ._reading import Table, assemble, gradients
+
+_BEFORE, _AFTER = Norm("value"), Norm()
+
+
+class Clipping:
+    """Compares the norms of the gradients before and after clipping.
+
+    Args:
+        quantities: Those of the feed `clipping`.
+    """
+
+    def __init__(self, quantities: Sequence[Quantity]) -> None:
+        self.quantities = tuple(quantities)
+        self._norms: dict[int, tuple[Layers, list[int], Tensor]] = {}
+
+    @torch.no_grad()
+    def before(self, key: int, layers: Layers, scale: float | Tensor) -> None:
+        """Clipping begins.
+
+        Args:
+            key: Whose gradients they are.
+            layers: The parameters.
+            scale: What the gradients are multiplied by.
+        """
+        if self.quantities:
+            self._norms[key] = (layers, *_norms(layers, scale))
+
+    @torch.no_grad()
+    def after(
+        self, key: int, layers: Layers, scale: float | Tensor, total: str
+    ) -> Table | None:
+        """Clipping has ended.
+
+        Args:
+            key: Whose gradients they are.
+            layers: The parameters.
+            scale: What the gradients are multiplied by.
+            total: The name of the total row.
+
+        Returns:
+            The table; None if nobody said when clipping began.
+        """
+        known, there, before = self._norms.pop(key, (None, [], None))
+        if known is not layers or before is None:
+            return None
+        now, after = _norms(layers, scale)
+        if now != there:
+            return None
+        found: dict[Moment, Tensor] = {_BEFORE: before, _AFTER: after}
+        return assemble(layers, there, found, self.quantities, total)
+
+    def forget(self) -> None:
+        """Forget what has begun."""
+        self._norms.clear()
+
+
+def _norms(layers: Layers, scale: float | Tensor) -> tuple[list[int], Tensor]:
+    pairs = gradients(layers)
+    there = [i for i, pair in enumerate(pairs) if pair is not None]
+    found = [pair for pair in pairs if pair is not None]
+    return there, measure([_AFTER], found, scale, device=layers.device)[0]

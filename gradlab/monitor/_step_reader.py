@@ -1,0 +1,276 @@
+"""Reads one optimizer step, from its beginning to its end, tier by tier."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from .._snapshot import Row, Snapshot, Stage
+from ..quantities import Quantity
+from ._action import Run
+from ._activation_watch import ActivationWatch
+from ._clipping import Clipping
+from ._layers import Layers, Outline
+from ._reading import Table, gradients, tabulate
+from ._sinks import Sinks
+from ._taps import OptimizerTap, Read
+from ._tiers import Tiers
+from ._updates import StepReading, Updates
+
+OF_UPDATES = ("update", "step", "previous")
+
+Total = Callable[[Optimizer], str]
+"""The name of the total row of an optimizer's snapshots."""
+
+
+class StepReader:
+    """What a monitor does at each step of a watched optimizer.
+
+    Args:
+        outline: The layers of the model.
+        quantities: What to measure.
+        tiers: What is due at a step.
+        sinks: What is called with each snapshot.
+        run: The run that actions are about.
+        clock: Tells the step; None counts.
+
+    Attributes:
+        taps: The watched optimizers.
+        activations: What watches the outputs of modules, if something does.
+        step: The step of the next snapshot.
+        failures: How often reading failed.
+    """
+
+    def __init__(
+        self,
+        outline: Outline,
+        quantities: Sequence[Quantity],
+        tiers: Tiers,
+        sinks: Sinks,
+        run: Run,
+        clock: Callable[[], int] | None,
+    ) -> None:
+        self.taps: dict[int, OptimizerTap] = {}
+        self.activations: ActivationWatch | None = None
+        self.step = 0
+        self.failures = 0
+        self.of_gradients = [q for q in quantities if q.feed == "gradient"]
+        self._outline = outline
+        self._clipping = Clipping([q for q in quantities if q.feed == "clipping"])
+        self._updates = Updates([q for q in quantities if q.feed in OF_UPDATES])
+        self._tiers = tiers
+        self._sinks = sinks
+        self._run = run
+        self._clock = clock
+        self._begun: dict[int, tuple[int, frozenset[str], StepReading | None]] = {}
+
+    def add(self, optimizer: Optimizer) -> None:
+        """Read the steps of one more optimizer.
+
+        Args:
+            optimizer: The optimizer.
+        """
+        self.taps[id(optimizer)] = OptimizerTap(optimizer, self._on_step, self._done)
+
+    def remove(self) -> None:
+        """Leave no hook behind; safe to call twice."""
+        for tap in self.taps.values():
+            tap.remove()
+        self.taps.clear()
+        self._begun.clear()
+        self._clipping.forget()
+        if self.activations is not None:
+            self.activations.remove()
+
+    def now(self) -> int:
+        """The step that is coming."""
+        if self._clock is not None:
+            self.step = self._clock()
+        return self.step
+
+    def emit(
+        self, step: int, stage: Stage, quantities: Sequence[Quantity], table: Table
+    ) -> Snapshot:
+        """Hand a table to the sinks.
+
+        Args:
+            step: The step it belongs to.
+            stage: Where the gradients were read.
+            quantities: Its columns.
+            table: The table.
+
+        Returns:
+            The snapshot.
+        """
+        names = tuple(quantity.name for quantity in quantities)
+        snapshot = Snapshot(step, stage, table.rows, names, *table[1:])
+        self._sinks.take(snapshot)
+        return snapshot
+
+    @torch.no_grad()
+    def read_gradients(
+        self,
+        step: int,
+        stage: Stage,
+        scale: float | Tensor,
+        optimizer: Optimizer | None,
+        total: str,
+    ) -> Snapshot:
+        """Read the gradients as they are.
+
+        Args:
+            step: The step they belong to.
+            stage: Where they are on their way to the update.
+            scale: What the loss was multiplied by.
+            optimizer: Whose parameters to read; None is all.
+            total: The name of the total row.
+        """
+        layers = self._outline.of(optimizer)
+        chosen = self.of_gradients
+        table = tabulate(layers, gradients(layers), chosen, scale, total)
+        return self.emit(step, stage, chosen, table)
+
+    def may_be_read(self) -> bool:
+        """Whether the activations of the forward that begins may be read."""
+        return not self.taps or self._tiers.pending("activation", self.taps, self.now())
+
+    def before_clipping(self, optimizer: Optimizer, scale: float | Tensor) -> None:
+        """Read the gradients before clipping, if the coming step is read.
+
+        Args:
+            optimizer: Whose gradients are clipped.
+            scale: What the gradients are still multiplied by.
+        """
+        step = self.now()
+        if self._tiers.pending("gradient", [id(optimizer)], step):
+            with self._tiers.timed("gradient"):
+                self._safely(self._before_clipping, optimizer, step, scale)
+
+    def _before_clipping(
+        self, optimizer: Optimizer, step: int, scale: float | Tensor
+    ) -> None:
+        if self.of_gradients:
+            total = self._total(optimizer)
+            self.read_gradients(step, "unscaled", scale, optimizer, total)
+        self._clipping.before(id(optimizer), self._outline.of(optimizer), scale)
+
+    def _on_step(self, optimizer: Optimizer) -> Read | None:
+        step = self.now()
+        self.step += 1
+        due = self._tiers.due(id(optimizer), step)
+        if self.activations is not None:
+            self.activations.on_step("activation" in due)
+        if not due:
+            return None
+        begun = None
+        if "update" in due:
+            with self._tiers.timed("update"):
+                layers = self._outline.of(optimizer)
+                begun = self._safely(self._updates.begin, layers)
+        self._begun[id(optimizer)] = step, due, begun
+        return partial(self._safely, self._read, optimizer)
+
+    def _read(self, optimizer: Optimizer) -> None:
+        step, due, begun = self._begun[id(optimizer)]
+        # GradScaler leaves it on a fused optimizer, which unscales inside its kernel.
+        scale: Tensor | None = getattr(optimizer, "grad_scale", None)
+        factor = 1.0 if scale is None else scale
+        total = self._total(optimizer)
+        self._run.optimizer, self._run.skippable = optimizer, True
+        if "gradient" in due:
+            with self._tiers.timed("gradient"):
+                self._read_applied(optimizer, step, factor, total)
+        if begun is not None:
+            with self._tiers.timed("update"):
+                emit = partial(self.emit, step, "applied")
+                self._updates.read_gradients(begun, emit, total)
+        if "activation" in due and self.activations is not None:
+            # What one rank alone has seen must not make it go its own way.
+            self._run.skippable = not _one_of_many()
+            with self._tiers.timed("activation"):
+                self.read_activations(step, self.activations.scale(scale))
+        self._run.skippable = False
+        if self._run.skip:
+            self._run.skip = False
+            self.taps[id(optimizer)].hide_gradients()
+
+    def read_activations(
+        self, step: int, scale: float | Tensor | None
+    ) -> Snapshot | None:
+        """Read what flowed through the model since the last reading.
+
+        Args:
+            step: The step it belongs to.
+            scale: What the loss was multiplied by; None asks the scaler.
+        """
+        watch = self.activations
+        table = None if watch is None else watch.read(step, scale)
+        if watch is None or table is None:
+            return None
+        return self.emit(step, "raw", watch.quantities, table)
+
+    def _read_applied(
+        self, optimizer: Optimizer, step: int, scale: float | Tensor, total: str
+    ) -> None:
+        if self.of_gradients:
+            self.read_gradients(step, "applied", scale, optimizer, total)
+        layers = self._outline.of(optimizer)
+        table = self._clipping.after(id(optimizer), layers, scale, total)
+        if table is not None:
+            self.emit(step, "applied", self._clipping.quantities, table)
+
+    def _done(self, optimizer: Optimizer) -> None:
+        if self.activations is not None:
+            self.activations.on_done()
+        if id(optimizer) not in self._begun:
+            return
+        step, _, begun = self._begun.pop(id(optimizer))
+        if begun is not None:
+            with self._tiers.timed("update"):
+                emit = partial(self.emit, step, "applied")
+                self._safely(self._updates.end, begun, emit, self._total(optimizer))
+        self._run.optimizer = None
+        self._safely(self._tiers.over, step, _mesh(self._outline.of(optimizer)))
+        overhead = self._tiers.overhead
+        if overhead is not None:
+            number = torch.tensor([[overhead]], dtype=torch.float64)
+            rows, there = (Row("total", "total"),), ~number.isnan()
+            self._sinks.take(
+                Snapshot(step, "applied", rows, ("overhead",), number, there)
+            )
+
+    def _safely(self, call: Callable[..., Any], *args: Any) -> Any:
+        """Call it; what it raises does not reach the run."""
+        try:
+            return call(*args)
+        except Exception as error:
+            self.failures += 1
+            if self.failures == 1:
+                warnings.warn(
+                    "a monitor must not stop the run it watches; reading raised "
+                    f"{type(error).__name__}: {error}. Training goes on; failures from "
+                    "now on are only counted, in Monitor.failures",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+            return None
+
+    def _total(self, optimizer: Optimizer) -> str:
+        index = list(self.taps).index(id(optimizer))
+        return f"total/{index}" if len(self.taps) > 1 else "total"
+
+
+def _mesh(layers: Layers) -> Any:
+    meshes = (getattr(p, "device_mesh", None) for p in layers.parameters)
+    return next((mesh for mesh in meshes if mesh is not None), None)
+
+
+def _one_of_many() -> bool:
+    dist = torch.distributed
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
