@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -27,6 +28,16 @@ OF_UPDATES = ("update", "step", "previous")
 
 Total = Callable[[Optimizer], str]
 """The name of the total row of an optimizer's snapshots."""
+
+
+@dataclass
+class _Begun:
+    """A step that has begun: what is due, and whether its gradient was read."""
+
+    step: int
+    due: frozenset[str]
+    updates: StepReading | None
+    read: bool = False
 
 
 class StepReader:
@@ -68,7 +79,7 @@ class StepReader:
         self._sinks = sinks
         self._run = run
         self._clock = clock
-        self._begun: dict[int, tuple[int, frozenset[str], StepReading | None]] = {}
+        self._begun: dict[int, _Begun] = {}
 
     def add(self, optimizer: Optimizer) -> None:
         """Read the steps of one more optimizer.
@@ -147,8 +158,14 @@ class StepReader:
             optimizer: Whose gradients are clipped.
             scale: What the gradients are still multiplied by.
         """
-        step = self.now()
-        if self._tiers.pending("gradient", [id(optimizer)], step):
+        begun = self._begun.get(id(optimizer))
+        if begun is None:
+            step = self.now()
+            due = self._tiers.pending("gradient", [id(optimizer)], step)
+        else:
+            # Within a closure, which may run again after the reading.
+            step, due = begun.step, "gradient" in begun.due and not begun.read
+        if due:
             with self._tiers.timed("gradient"):
                 self._safely(self._before_clipping, optimizer, step, scale)
 
@@ -168,16 +185,18 @@ class StepReader:
             self.activations.on_step("activation" in due)
         if not due:
             return None
-        begun = None
+        begun = _Begun(step, due, None)
         if "update" in due:
             with self._tiers.timed("update"):
                 layers = self._outline.of(optimizer)
-                begun = self._safely(self._updates.begin, layers)
-        self._begun[id(optimizer)] = step, due, begun
+                begun.updates = self._safely(self._updates.begin, layers)
+        self._begun[id(optimizer)] = begun
         return partial(self._safely, self._read, optimizer)
 
     def _read(self, optimizer: Optimizer) -> None:
-        step, due, begun = self._begun[id(optimizer)]
+        begun = self._begun[id(optimizer)]
+        begun.read = True
+        step, due = begun.step, begun.due
         # GradScaler leaves it on a fused optimizer, which unscales inside its kernel.
         scale: Tensor | None = getattr(optimizer, "grad_scale", None)
         factor = 1.0 if scale is None else scale
@@ -186,10 +205,10 @@ class StepReader:
         if "gradient" in due:
             with self._tiers.timed("gradient"):
                 self._read_applied(optimizer, step, factor, total)
-        if begun is not None:
+        if begun.updates is not None:
             with self._tiers.timed("update"):
                 emit = partial(self.emit, step, "applied")
-                self._updates.read_gradients(begun, emit, total)
+                self._updates.read_gradients(begun.updates, emit, total)
         if "activation" in due and self.activations is not None:
             # What one rank alone has seen must not make it go its own way.
             self._run.skippable = not _one_of_many()
@@ -228,13 +247,17 @@ class StepReader:
     def _done(self, optimizer: Optimizer) -> None:
         if self.activations is not None:
             self.activations.on_done()
-        if id(optimizer) not in self._begun:
+        begun = self._begun.pop(id(optimizer), None)
+        if begun is None:
             return
-        step, _, begun = self._begun.pop(id(optimizer))
-        if begun is not None:
+        step = begun.step
+        if begun.updates is not None:
             with self._tiers.timed("update"):
-                emit = partial(self.emit, step, "applied")
-                self._safely(self._updates.end, begun, emit, self._total(optimizer))
+                emit, total = (
+                    partial(self.emit, step, "applied"),
+                    self._total(optimizer),
+                )
+                self._safely(self._updates.end, begun.updates, emit, total)
         self._run.optimizer = None
         self._safely(self._tiers.over, step, _mesh(self._outline.of(optimizer)))
         overhead = self._tiers.overhead

@@ -121,3 +121,32 @@ def test_modules_choose_the_rows_and_the_total_stays_whole() -> None:
     assert seen[0]["grad_norm", "total"] == pytest.approx(expected.item())
     with pytest.raises(ValueError, match=r"got 'head\*', which fits none of 0, 2"):
         Monitor(model, modules=["head*"])
+
+
+@pytest.mark.parametrize("lbfgs", [False, True])
+def test_within_a_closure(lbfgs: bool) -> None:
+    model, seen = mlp(), list[Snapshot]()
+    optimizer = (
+        torch.optim.LBFGS(model.parameters(), 0.01, max_iter=4)
+        if lbfgs
+        else torch.optim.SGD(model.parameters(), 0.01)
+    )
+    x = torch.randn(5, 3)
+    sinks = [seen.append]
+    with Monitor(model, optimizer, every_n_steps=2, sinks=sinks) as monitor:
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            loss = model(x).square().sum()
+            loss.backward()
+            monitor.before_clipping()
+            nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+            return loss
+
+        for _ in range(3):
+            optimizer.step(closure)
+    norms = [(s.step, s.stage) for s in seen if "grad_norm" in s.quantities]
+    assert norms == [(i, stage) for i in (0, 2) for stage in ("unscaled", "applied")]
+    coefficients = [s for s in seen if "clip_coefficient" in s.quantities]
+    assert [s.step for s in coefficients] == [0, 2]
+    assert all(s["clip_coefficient", "total"] < 1 for s in coefficients)
