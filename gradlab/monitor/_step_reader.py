@@ -183,14 +183,13 @@ class StepReader:
         due = self._tiers.due(id(optimizer), step)
         if self.activations is not None:
             self.activations.on_step("activation" in due)
+        begun = self._begun[id(optimizer)] = _Begun(step, due, None)
         if not due:
             return None
-        begun = _Begun(step, due, None)
         if "update" in due:
             with self._tiers.timed("update"):
                 layers = self._outline.of(optimizer)
                 begun.updates = self._safely(self._updates.begin, layers)
-        self._begun[id(optimizer)] = begun
         return partial(self._safely, self._read, optimizer)
 
     def _read(self, optimizer: Optimizer) -> None:
@@ -248,7 +247,7 @@ class StepReader:
         if self.activations is not None:
             self.activations.on_done()
         begun = self._begun.pop(id(optimizer), None)
-        if begun is None:
+        if begun is None or not begun.due:
             return
         step = begun.step
         if begun.updates is not None:
