@@ -16,8 +16,9 @@ from .._snapshot import Row, Snapshot, Stage
 from ..quantities import Quantity
 from ._action import Run
 from ._activation_watch import ActivationWatch
+from ._agreement import mesh_of, must_agree, one_of_many
 from ._clipping import Clipping
-from ._layers import Layers, Outline
+from ._layers import Outline
 from ._reading import Table, gradients, tabulate
 from ._sinks import Sinks
 from ._taps import OptimizerTap, Read
@@ -80,6 +81,8 @@ class StepReader:
         self._run = run
         self._clock = clock
         self._begun: dict[int, _Begun] = {}
+        self._names = [quantity.name for quantity in quantities]
+        self._agreed = self._blind = False
 
     def add(self, optimizer: Optimizer) -> None:
         """Read the steps of one more optimizer.
@@ -181,6 +184,11 @@ class StepReader:
         step = self.now()
         self.step += 1
         due = self._tiers.due(id(optimizer), step)
+        if due and not self._agreed:
+            self._agreed = True
+            self._blind = not self._safely(self._agree, optimizer, step, due)
+        if self._blind:
+            due = frozenset()
         if self.activations is not None:
             self.activations.on_step("activation" in due)
         begun = self._begun[id(optimizer)] = _Begun(step, due, None)
@@ -191,6 +199,12 @@ class StepReader:
                 layers = self._outline.of(optimizer)
                 begun.updates = self._safely(self._updates.begin, layers)
         return partial(self._safely, self._read, optimizer)
+
+    def _agree(self, optimizer: Optimizer, step: int, due: frozenset[str]) -> bool:
+        mesh = mesh_of(self._outline.of(optimizer))
+        if mesh is not None:
+            must_agree(mesh, step, sorted(due), self._names, str(self._tiers))
+        return True
 
     def _read(self, optimizer: Optimizer) -> None:
         begun = self._begun[id(optimizer)]
@@ -210,7 +224,7 @@ class StepReader:
                 self._updates.read_gradients(begun.updates, emit, total)
         if "activation" in due and self.activations is not None:
             # What one rank alone has seen must not make it go its own way.
-            self._run.skippable = not _one_of_many()
+            self._run.skippable = not one_of_many()
             with self._tiers.timed("activation"):
                 self.read_activations(step, self.activations.scale(scale))
         self._run.skippable = False
@@ -258,7 +272,7 @@ class StepReader:
                 )
                 self._safely(self._updates.end, begun.updates, emit, total)
         self._run.optimizer = None
-        self._safely(self._tiers.over, step, _mesh(self._outline.of(optimizer)))
+        self._safely(self._tiers.over, step, mesh_of(self._outline.of(optimizer)))
         overhead = self._tiers.overhead
         if overhead is not None:
             number = torch.tensor([[overhead]], dtype=torch.float64)
@@ -286,13 +300,3 @@ class StepReader:
     def _total(self, optimizer: Optimizer) -> str:
         index = list(self.taps).index(id(optimizer))
         return f"total/{index}" if len(self.taps) > 1 else "total"
-
-
-def _mesh(layers: Layers) -> Any:
-    meshes = (getattr(p, "device_mesh", None) for p in layers.parameters)
-    return next((mesh for mesh in meshes if mesh is not None), None)
-
-
-def _one_of_many() -> bool:
-    dist = torch.distributed
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1

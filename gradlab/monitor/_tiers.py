@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from time import perf_counter
 from typing import Any
 
+from ._agreement import longest
 from ._governor import Governor
 from ._schedule import EveryNSteps
 
@@ -34,11 +35,16 @@ class Tiers:
         end: int | None,
         budget: float | None,
     ) -> None:
+        self._options = f"every_n_steps={every_n_steps}, {start=}, {end=}, {budget=}"
         self._schedules = {n: EveryNSteps(every_n_steps, start, end) for n in names}
         # Also where no tier is in use, a wrong number is refused.
         least = EveryNSteps(every_n_steps, start, end).n
         self._governor = None if budget is None else Governor(budget, names, least)
         self._took: dict[str, float] = {}
+
+    def __str__(self) -> str:
+        """The options."""
+        return self._options
 
     @property
     def overhead(self) -> float | None:
@@ -107,14 +113,5 @@ class Tiers:
             self._governor.spent(name, took[name])
             wait = self._governor.wait(name)
             # Ranks that read different steps would wait for each other forever.
-            wait = wait if mesh is None else _longest(wait, mesh)
+            wait = wait if mesh is None else longest(wait, mesh)
             self._schedules[name].wait(step + wait)
-
-
-def _longest(wait: int, mesh: Any) -> int:
-    import torch
-    import torch.distributed as dist
-
-    longest = torch.tensor(wait, device=mesh.device_type)
-    dist.all_reduce(longest, dist.ReduceOp.MAX)
-    return int(longest)

@@ -6,6 +6,8 @@ Shards are uneven (5 rows over 2 ranks), and one of them is empty (a bias of 1).
 import json
 import os
 import sys
+import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,39 @@ def watch(model: nn.Module, data: Tensor) -> dict[str, list[dict[str, float]]]:
     return {"seen": [s.scalars(parameters=True) for s in seen], "totals": totals}
 
 
+def governed(model: nn.Module, data: Tensor, rank: int) -> dict[str, Any]:
+    """The steps that are read within a budget, by ranks of unlike speed."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    seen: list[Snapshot] = []
+
+    def slow(snapshot: Snapshot) -> None:
+        time.sleep(0.002 * rank)
+        seen.append(snapshot)
+
+    with Monitor(model, optimizer, budget=0.2, sinks=[slow]) as monitor:
+        for step in range(40):
+            optimizer.zero_grad()
+            model(data[step % STEPS]).square().mean().backward()
+            optimizer.step()
+        failures = monitor.failures
+    steps = [s.step for s in seen if "grad_norm" in s.quantities]
+    return {"steps": steps, "failures": failures}
+
+
+def disagreed(model: nn.Module, data: Tensor, rank: int) -> list[Any]:
+    """Ranks that would read other steps: what is said, and how often it was read."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    seen: list[Snapshot] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with Monitor(model, optimizer, every_n_steps=1 + rank, sinks=[seen.append]):
+            for batch in data:
+                optimizer.zero_grad()
+                model(batch).square().mean().backward()
+                optimizer.step()
+    return [len(seen), *(str(one.message) for one in caught)]
+
+
 def main(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group(
@@ -59,6 +94,8 @@ def main(rank: int, folder: Path) -> None:
         if any(True for _ in module.parameters()):
             fully_shard(module, mesh=mesh)
     found = watch(model, batches().chunk(2, dim=1)[rank])
+    found |= governed(model, batches().chunk(2, dim=1)[rank], rank)
+    found["disagreed"] = disagreed(model, batches().chunk(2, dim=1)[rank], rank)
     (folder / f"{rank}.json").write_text(json.dumps(found))
     dist.barrier()
     dist.destroy_process_group()
