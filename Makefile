@@ -36,7 +36,7 @@ bench: $(READY) ## layers and optimizers against torch's, and what a start costs
 bench-check: $(READY) ## the gradient checker against torch's: what each finds, how fast
 	$(BIN)/python -m experiments.bench.check
 
-bench-monitor: $(READY) ## what watching costs, beside Lightning's grad_norm and histograms
+bench-monitor: $(READY) ## what watching costs, gate by gate, beside Lightning's grad_norm and histograms
 	$(BIN)/python -m experiments.bench.monitor
 
 bench-faults: $(READY) ## planted faults: recall and false positives of each pathology

@@ -1,204 +1,259 @@
-"""What watching costs a step: gradlab beside Lightning's grad_norm and histograms.
+"""What watching costs, against the gates it has to meet.
 
-Every candidate trains the same network from the same start, a block of steps at a time,
-in turn, so that a slow moment of the machine slows all of them; an overhead is the
-median over the rounds of the ratio to the unwatched block of the same round. One
-thread, float32.
+Parts, each in a process of its own, one thread, float32:
+
+  small        what is added to a step of 4 to 5 ms with 150 small tensors: gradlab with
+               few and many quantities, Lightning's grad_norm, histograms as wandb.watch
+               makes them; everything at every step, into TensorBoard's files
+  trainer      the same in a Lightning Trainer: log_dict(grad_norm(...)) as its users
+               write it, and how many times cheaper gradlab is
+  transformer  what is added to a step of a GPT of 5.9 million parameters
+  scaling      how that grows from 100 to 10,000 tensors
+  memory       what a watched run of 100,000 steps keeps in memory; nothing is timed, so
+               it runs beside the others where there is a second processor
+  disk         bytes of the event file for a row, quantity and step
+
+Only ratios mean something elsewhere. A watched step and an unwatched one of an equal
+network take turns; a figure is the median over rounds of such pairs, beside it are the
+quartiles. Rounds go on until the 95 % interval of the median is clear of the gate, or
+time is up: on a quiet machine all parts take under ten minutes. "CPU time" counts what
+all threads of the process did, whatever else the machine was busy with.
+
+Exits with 1 when a gate is missed.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
-import tempfile
-import time
-from collections.abc import Callable
-from contextlib import ExitStack
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import torch
-from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.utilities import grad_norm
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress, TimeElapsedColumn
 from rich.table import Table
-from torch import Tensor, nn
-from torch.utils.tensorboard.writer import SummaryWriter
 
-from gradlab import Monitor, quantities
-from gradlab.quantities import GradNorm
-from gradlab.tensorboard import EventFileWriter
+from ._monitor._row import Measuring, Part, Row
+from .layers import ALLOCATORS
 
-Watch = Callable[
-    [nn.Module, torch.optim.Optimizer, Path, ExitStack], Callable[[int], None]
-]
-"""Begins to watch; returns what is called once a step, before the optimizer's."""
-
-
-class Block(nn.Module):
-    """A pre-norm transformer block, causal."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Adds attention, then the two-layer network."""
-        batch, length, width = x.shape
-        q, k, v = (
-            t.view(batch, length, self.heads, -1).transpose(1, 2)
-            for t in self.qkv(self.norm1(x)).chunk(3, -1)
-        )
-        y = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-        x = x + self.out(y.transpose(1, 2).reshape(batch, length, width))
-        return x + self.down(nn.functional.gelu(self.up(self.norm2(x))))
-
-
-def small_tensors() -> tuple[nn.Module, Tensor]:
-    """150 tensors, 75 layers of 64 units: a step takes some milliseconds."""
-    layers = [m for _ in range(75) for m in (nn.Linear(64, 64), nn.ReLU())]
-    return nn.Sequential(*layers), torch.randn(32, 64)
-
-
-def transformer() -> tuple[nn.Module, Tensor]:
-    """12 blocks of width 200, 5.8 million parameters, 147 tensors."""
-    blocks = [Block(200, 4) for _ in range(12)]
-    return nn.Sequential(*blocks, nn.LayerNorm(200)), torch.randn(4, 64, 200)
-
-
-def _nothing(
-    model: nn.Module, optimizer: torch.optim.Optimizer, folder: Path, stack: ExitStack
-) -> Callable[[int], None]:
-    return lambda step: None
-
-
-def _gradlab(chosen: Any, **options: Any) -> Watch:
-    def watch(
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        folder: Path,
-        stack: ExitStack,
-    ) -> Callable[[int], None]:
-        sink = EventFileWriter(folder, parameters=True, **options)
-        stack.enter_context(Monitor(model, optimizer, quantities=chosen, sinks=[sink]))
-        return lambda step: None
-
-    return watch
-
-
-def _lightning(
-    model: nn.Module, optimizer: torch.optim.Optimizer, folder: Path, stack: ExitStack
-) -> Callable[[int], None]:
-    """What `self.log_dict(grad_norm(self, 2))` does with a TensorBoardLogger."""
-    logger = TensorBoardLogger(folder)
-
-    def log(step: int) -> None:
-        norms = grad_norm(model, 2)
-        logger.log_metrics({k: float(v) for k, v in norms.items()}, step=step)
-
-    return log
-
-
-def _histograms(
-    model: nn.Module, optimizer: torch.optim.Optimizer, folder: Path, stack: ExitStack
-) -> Callable[[int], None]:
-    """A histogram of every gradient, as wandb.watch makes them."""
-    writer = SummaryWriter(folder)
-
-    def log(step: int) -> None:
-        for name, parameter in model.named_parameters():
-            if parameter.grad is not None:
-                writer.add_histogram(name, parameter.grad, step)
-
-    return log
-
-
-CANDIDATES: dict[str, Watch] = {
-    "unwatched": _nothing,
-    "gradlab, grad norm, tensor events": _gradlab([GradNorm()], scalars="off"),
-    "gradlab, grad norm, scalars too": _gradlab([GradNorm()]),
-    "gradlab, every quantity": _gradlab(quantities.quantities, scalars="off"),
-    "Lightning grad_norm + log_dict": _lightning,
-    "histograms": _histograms,
+PARTS = {
+    "small": "_steps",
+    "trainer": "_trainer",
+    "transformer": "_steps",
+    "scaling": "_scaling",
+    "memory": "_memory",
+    "disk": "_disk",
 }
-"""What is compared; each logs every tensor at every step."""
-
-
-def measure(
-    build: Callable[[], tuple[nn.Module, Tensor]], rounds: int, steps: int
-) -> dict[str, list[float]]:
-    """Seconds a step of every candidate, for each round.
-
-    Args:
-        build: Makes the network and a batch.
-        rounds: How often each takes its turn.
-        steps: Steps a turn; histograms take a tenth of it.
-    """
-    times: dict[str, list[float]] = {name: [] for name in CANDIDATES}
-    with ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
-        runs = {}
-        for k, (name, watch) in enumerate(CANDIDATES.items()):
-            torch.manual_seed(0)
-            model, batch = build()
-            optimizer = torch.optim.SGD(model.parameters(), 1e-3)
-            log = watch(model, optimizer, Path(folder) / str(k), stack)
-            runs[name] = model, batch, optimizer, log
-        for turn in track(
-            range(rounds + 1), build.__name__, console=Console(stderr=True)
-        ):
-            for name, (model, batch, optimizer, log) in runs.items():
-                count = max(steps // 10, 1) if name == "histograms" else steps
-                start = time.perf_counter()
-                for i in range(count):
-                    optimizer.zero_grad()
-                    model(batch).square().mean().backward()
-                    log(turn * steps + i)
-                    optimizer.step()
-                if turn:
-                    times[name].append((time.perf_counter() - start) / count)
-    return times
+"""The modules that the parts are functions of."""
+BESIDE = {"memory"} if (os.cpu_count() or 1) > 1 else set[str]()
+"""Nothing is timed there: with a second processor it runs beside the others."""
+EXAMPLES = """
+examples:
+  python -m experiments.bench.monitor                       all gates
+  python -m experiments.bench.monitor --quick               roughly, in a minute or two
+  python -m experiments.bench.monitor --only small trainer  some parts
+  LD_PRELOAD=libjemalloc.so.2 python -m experiments.bench.monitor    another malloc
+"""
 
 
 def main() -> None:
-    """Prints the tables; exits with 1 when a gate is missed."""
-    parser = argparse.ArgumentParser("experiments.bench.monitor", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=15, help="default %(default)s")
-    parser.add_argument("--steps", type=int, default=20, help="default %(default)s")
-    options = parser.parse_args()
+    """Measures, prints the tables, exits with 1 when a gate is missed."""
+    parser = argparse.ArgumentParser(
+        "python -m experiments.bench.monitor",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--only", nargs="+", choices=PARTS, metavar="PART", help="parts to measure"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="few rounds and steps, rough figures"
+    )
+    parser.add_argument(
+        "--allocator",
+        choices=ALLOCATORS,
+        default="default",
+        help="keeping: glibc gives nothing back to the system (default: %(default)s)",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
+    parser.add_argument("--child", choices=PARTS, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        run(args.child, args.quick)
+        return
+    if args.json and not args.json.parent.is_dir():
+        parser.error(f"--json is a file in a folder that exists, got {args.json}")
+    settings = describe(args.allocator)
+    parts: dict[str, Part] = {}
+    names = args.only or [*PARTS]
+    environment = ALLOCATORS[args.allocator]
+    children: list[subprocess.Popen[str]] = []
+    with (
+        Progress(
+            *Progress.get_default_columns(),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+        ) as progress,
+        ThreadPoolExecutor() as pool,
+    ):
+
+        def measure(name: str) -> None:
+            task = progress.add_task(name, total=1.0)
+            children.append(start(name, args.quick, environment))
+            for line in lines(name, children[-1]):
+                if "title" in line:
+                    rows = [Row(**row) for row in line["rows"]]
+                    parts[name] = Part(line["title"], rows)
+                else:
+                    progress.update(task, completed=line["done"])
+            progress.update(task, completed=1.0)
+
+        try:
+            beside = [pool.submit(measure, n) for n in names if n in BESIDE]
+            for name in names:
+                if name not in BESIDE:
+                    measure(name)
+            for one in beside:
+                one.result()
+        finally:
+            for child in children:
+                child.terminate()
+    settings["load at the end"] = load()
+    if args.json:
+        figures = {
+            name: {"title": part.title, "rows": [asdict(row) for row in part.rows]}
+            for name, part in parts.items()
+        }
+        args.json.write_text(json.dumps({"settings": settings, "parts": figures}))
+    raise SystemExit(report(settings, parts))
+
+
+def run(name: str, quick: bool) -> None:
+    """Measures one part and prints JSON lines: the progress, and what was found.
+
+    Args:
+        name: The part.
+        quick: Whether a rough figure will do.
+    """
+    import torch
+
     torch.set_num_threads(1)
-    console = Console()
-    console.width = max(console.width, 100)
-    gates = {
-        small_tensors: {
-            "gradlab, grad norm, tensor events": 0.12,
-            "gradlab, grad norm, scalars too": 0.25,
-        },
-        transformer: {
-            "gradlab, grad norm, tensor events": 0.012,
-            "gradlab, every quantity": 0.15,
-        },
+    module = import_module(f"._monitor.{PARTS[name]}", __package__)
+    measure: Callable[[bool], Measuring] = getattr(module, name)
+    measuring = measure(quick)
+    while True:
+        try:
+            print(json.dumps({"done": next(measuring)}), flush=True)
+        except StopIteration as end:
+            title, rows = end.value
+            found = {"title": title, "rows": [asdict(row) for row in rows]}
+            print(json.dumps(found), flush=True)
+            return
+
+
+def start(name: str, quick: bool, environment: dict[str, str]) -> subprocess.Popen[str]:
+    """Begins one part in a process of its own.
+
+    Args:
+        name: The part.
+        quick: Whether a rough figure will do.
+        environment: What is added to the environment.
+    """
+    command = [sys.executable, "-m", "experiments.bench.monitor", "--child", name]
+    return subprocess.Popen(
+        command + ["--quick"] * quick,
+        env=os.environ | environment | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def lines(name: str, child: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
+    """What a part says until it ends.
+
+    Args:
+        name: The part.
+        child: Its process.
+
+    Yields:
+        Each line.
+
+    Raises:
+        SystemExit: If it fails.
+    """
+    with child:
+        yield from map(json.loads, child.stdout or ())
+    if child.returncode:
+        raise SystemExit(f"{name} failed with {child.returncode}")
+
+
+def describe(allocator: str) -> dict[str, str]:
+    """What the figures depend on.
+
+    Args:
+        allocator: The name of the allocator's settings.
+    """
+    from importlib.metadata import version
+
+    preloaded = os.environ.get("LD_PRELOAD")
+    return {
+        "torch": version("torch"),
+        "python": platform.python_version(),
+        "threads": "1",
+        "processors": str(os.cpu_count()),
+        "allocator": f"{allocator} malloc" + (f" of {preloaded}" if preloaded else ""),
+        "load at the start": load(),
     }
-    missed = []
-    for build, limits in gates.items():
-        times = measure(build, options.rounds, options.steps)
-        title = f"{build.__name__}: every tensor at every step, 1 thread"
-        table = Table("", "ms a step", "overhead", "gate", title=title)
-        for name, rounds in times.items():
-            pairs = zip(rounds, times["unwatched"], strict=True)
-            overhead = statistics.median(a / b for a, b in pairs) - 1
-            limit = limits.get(name)
-            gate = "" if limit is None else f"{limit:.1%}"
-            missed += [name] if limit is not None and overhead > limit else []
-            table.add_row(
-                name, f"{1e3 * statistics.median(rounds):.2f}", f"{overhead:.1%}", gate
-            )
+
+
+def load() -> str:
+    """How many processes wanted a processor during the last minute."""
+    return f"{os.getloadavg()[0]:.1f}"
+
+
+def report(settings: dict[str, str], parts: dict[str, Part]) -> int:
+    """Prints the tables.
+
+    Args:
+        settings: What the figures depend on.
+        parts: What was found.
+
+    Returns:
+        0, or 1 when a gate is missed.
+    """
+    console = Console()
+    console.width = max(console.width, 130)
+    console.print(", ".join(f"{name} {value}" for name, value in settings.items()))
+    for name in (name for name in PARTS if name in parts):
+        part = parts[name]
+        table = Table(title=f"{name}: {part.title}", title_justify="left")
+        table.add_column("", no_wrap=True)
+        for column in ("median", "quartiles", "gate"):
+            table.add_column(column, justify="right", no_wrap=True)
+        table.add_column("")
+        for row in part.rows:
+            table.add_row(*row.cells(), style=None if row.met else "red")
         console.print(table)
-    print(f"gates: {'missed: ' + ', '.join(missed) if missed else 'met'}")
-    raise SystemExit(bool(missed))
+    gates = [
+        (f"{name}: {row.name}", row.met)
+        for name, part in parts.items()
+        for row in part.rows
+        if row.gate is not None
+    ]
+    missed = [name for name, met in gates if not met]
+    print(f"gates: {len(gates) - len(missed)} of {len(gates)} met")
+    if missed:
+        print("missed: " + "; ".join(missed))
+    return int(bool(missed))
 
 
 if __name__ == "__main__":
