@@ -7,8 +7,9 @@ from the backward pass to the update.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal, Self, get_args
 
 import torch
 from jaxtyping import Float64
@@ -24,6 +25,8 @@ Stage = Literal["raw", "reduced", "unscaled", "clipped", "applied"]
 `unscaled`: of the whole step, divided by the loss scale, not yet clipped. `clipped`:
 after clipping. `applied`: exactly what the optimizer is about to apply.
 """
+
+_STAGES = get_args(Stage)
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,30 @@ class Row:
             return self.name
         layer, _, parameter = self.name.rpartition(".")
         return f"{layer or 'root'}/{parameter}"
+
+
+class Rows(tuple[Row, ...]):
+    """Rows whose names are unique: checked once, not at each step.
+
+    Args:
+        rows: The rows.
+
+    Raises:
+        ValueError: If two have one name.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, rows: Iterable[Row]) -> Self:
+        found = super().__new__(cls, rows)
+        _check_unique("rows", [row.name for row in found])
+        return found
+
+
+def _check_unique(what: str, names: Sequence[str]) -> None:
+    if len(set(names)) < len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise ValueError(f"names of {what} are unique, got twice: {', '.join(twice)}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,19 +122,13 @@ class Snapshot:
     def __post_init__(self) -> None:
         if self.step < 0:
             raise ValueError(f"a step is counted from 0, got step={self.step}")
-        if self.stage not in get_args(Stage):
+        if self.stage not in _STAGES:
             raise ValueError(
-                f"a stage is one of {get_args(Stage)}, got stage={self.stage!r}"
+                f"a stage is one of {_STAGES}, got stage={self.stage!r}"
             )
-        for what, names in (
-            ("rows", [row.name for row in self.rows]),
-            ("quantities", list(self.quantities)),
-        ):
-            if len(set(names)) < len(names):
-                twice = sorted({name for name in names if names.count(name) > 1})
-                raise ValueError(
-                    f"names of {what} are unique, got twice: {', '.join(twice)}"
-                )
+        if not isinstance(self.rows, Rows):
+            object.__setattr__(self, "rows", Rows(self.rows))
+        _check_unique("quantities", self.quantities)
         shape = (len(self.rows), len(self.quantities))
         for what, tensor, dtype in (
             ("values", self.values, torch.float64),

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
-from .._snapshot import Kind, Row
+from .._snapshot import Kind, Row, Rows
 
 
 class Wholes(NamedTuple):
@@ -66,7 +66,7 @@ class Layers:
     kept: Tensor | None = field(init=False)
     device: torch.device | None = field(init=False)
     lazy: bool = field(init=False)
-    _named: dict[str, tuple[Row, ...]] = field(init=False, default_factory=dict)
+    _named: dict[str, Rows] = field(init=False, default_factory=dict)
     _every: list[Wholes] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
@@ -136,7 +136,7 @@ class Layers:
             rows = (Row(total, "total"), *self.layers, *self.rows)
             if self.kept is not None:
                 rows = tuple(rows[i] for i in self.kept.tolist())
-            self._named[total] = rows
+            self._named[total] = Rows(rows)
         return self._named[total]
 
 
