@@ -1,0 +1,278 @@
+"""What must hold in every setting: a column of the matrix each."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from gradlab import Snapshot
+from gradlab.tensorboard._run import load
+
+from ._run import Run, Setting, ended
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was seen of a setting.
+
+    Attributes:
+        watched: The run with a monitor, which has let go.
+        short: A few steps, watched, with outputs retained.
+        states: What the runs without and with it came to.
+        twins: What copies of the two came to, made while the one was watched.
+        left: The hooks and attributes on the two in the end.
+        heard: How many snapshots the training of copies led to.
+        said: What watching warned of.
+        folder: Where its event file is.
+    """
+
+    watched: Run
+    short: Run
+    states: tuple[dict[str, Any], dict[str, Any]]
+    twins: tuple[dict[str, Any], dict[str, Any]]
+    left: tuple[set[str], set[str]]
+    heard: int
+    said: list[str]
+    folder: Path
+
+
+def gather(setting: Setting, folder: Path) -> Evidence:
+    """Train with and without a monitor, and with retained outputs."""
+    with said() as unwatched, ended(Run(setting)) as plain:
+        plain.train()
+        state, left = plain.state(), left_on(plain)
+        twins = trained(plain)
+    with said() as messages, ended(Run(setting)) as watched:
+        watched.watch(folder)
+        watched.train()
+        states = state, watched.state()
+        count = len(watched.snapshots)
+        of_watched = trained(watched)
+        heard = len(watched.snapshots) - count
+        watched.end()
+        leftovers = left, left_on(watched)
+    with said(), ended(Run(setting, 8, retain=True)) as short:
+        short.watch(folder / "short")
+        short.train()
+    news = [text for text in messages if text not in unwatched]
+    return Evidence(
+        *(watched, short, states, (twins, of_watched), leftovers, heard, news, folder)
+    )
+
+
+def trained(run: Run) -> dict[str, Any]:
+    """What becomes of copies that are trained on."""
+    results: dict[str, Any] = {}
+    for name, twin in run.twins().items():
+        try:
+            if isinstance(twin, Exception):
+                raise twin
+            twin.train()
+            results[name] = twin.state()
+        except Exception as error:
+            # As torch's LBFGS and FSDP2. Not the text: it may name an address.
+            results[name] = f"no copy: {type(error).__name__}"
+    return results
+
+
+def changes_nothing(seen: Evidence) -> None:
+    """Weights, optimizers, losses and random numbers are bitwise those unwatched."""
+    if different := difference(*seen.states):
+        raise AssertionError(f"not the same: {different}")
+
+
+def total_is_clippings(seen: Evidence) -> None:
+    """Every total is that of `get_total_norm` or `clip_grad_norm_` there."""
+    got = [s["grad_norm", s.rows[0].name] for s in of_gradients(seen.watched)]
+    want = [reading.total for reading in seen.watched.readings]
+    same(len(got), len(want), "readings")
+    for place, (one, other) in enumerate(zip(got, want, strict=True)):
+        close(one, other, f"total of reading {place}")
+
+
+def stage_is_said(seen: Evidence) -> None:
+    """Each reading names the stage at which it was taken; of outputs it is raw."""
+    got = [snapshot.stage for snapshot in of_gradients(seen.watched)]
+    same(got, [reading.stage for reading in seen.watched.readings], "stages")
+    rest = {s.stage for s in seen.watched.snapshots if "activation_rms" in s.quantities}
+    same(rest, {"raw"}, "stages of activations")
+
+
+def every_step_once(seen: Evidence) -> None:
+    """Steps are counted from 0, in the snapshots as in the event file."""
+    stages = [reading.stage for reading in seen.watched.readings]
+    want = list(range(stages.count("applied")))
+    applied = [s for s in of_gradients(seen.watched) if s.stage == "applied"]
+    same([snapshot.step for snapshot in applied], want, "steps")
+    entries = load(seen.folder).tables["grad_norm", "applied"]
+    same([entry.step for entry in entries], want, "steps in the event file")
+
+
+def activations_are_right(seen: Evidence) -> None:
+    """Gradient and output rms are those of outputs that were retained."""
+    want = [
+        reading.activations
+        for reading in seen.short.readings
+        if reading.stage == "applied" and reading.activations
+    ]
+    got = [s for s in seen.short.snapshots if "activation_rms" in s.quantities]
+    if not seen.short.setting.numbers:
+        return
+    same(len(got), len(want), "readings of activations")
+    for snapshot, numbers in zip(got, want, strict=True):
+        for row in snapshot.rows:
+            grad, value = numbers[row.name]
+            where = f"of {row.name} at step {snapshot.step}"
+            close(snapshot["output_grad_rms", row.name], grad, f"gradient {where}")
+            close(snapshot["activation_rms", row.name], value, f"output {where}")
+        layers = {name for name in numbers if owns(seen.short.model, name)}
+        missing = layers.difference(row.name for row in snapshot.rows)
+        same(missing, set(), f"layers without a row at step {snapshot.step}")
+
+
+def leaves_no_hook(seen: Evidence) -> None:
+    """Detached, it leaves no hook and no attribute on anything."""
+    plain, watched = seen.left
+    same(watched - plain, set(), "hooks and attributes that were left")
+    same(plain - watched, set(), "hooks and attributes that were taken")
+
+
+def copies_are_free(seen: Evidence) -> None:
+    """Watched, it is deep-copied and saved; copies train as if never watched."""
+    if different := difference(*seen.twins):
+        raise AssertionError(f"copies are not the same: {different}")
+    same(seen.heard, 0, "snapshots of copies")
+
+
+def says_only(seen: Evidence) -> None:
+    """Nothing is warned of but what the setting says."""
+    expected = seen.watched.setting.says
+    others = [text for text in seen.said if not (expected and expected in text)]
+    same(others, [], "warnings")
+    same(bool(expected), bool(seen.said), "whether it warns")
+
+
+PROPERTIES: dict[str, Callable[[Evidence], None]] = {
+    check.__name__: check
+    for check in (
+        *(changes_nothing, total_is_clippings, stage_is_said, every_step_once),
+        *(activations_are_right, leaves_no_hook, copies_are_free, says_only),
+    )
+}
+
+
+def failures(setting: Setting, folder: Path) -> dict[str, str]:
+    """What does not hold in a setting, by property, and why."""
+    try:
+        seen = gather(setting, folder)
+    except Exception as error:
+        return dict.fromkeys(PROPERTIES, f"{type(error).__name__}: {error}")
+    found: dict[str, str] = {}
+    for name, check in PROPERTIES.items():
+        try:
+            check(seen)
+        except Exception as error:
+            found[name] = f"{type(error).__name__}: {error}"
+    return found
+
+
+def of_gradients(run: Run) -> list[Snapshot]:
+    return [s for s in run.snapshots if "grad_norm" in s.quantities]
+
+
+def owns(model: nn.Module, name: str) -> bool:
+    module = model if name == "root" else model.get_submodule(name)
+    return any(True for _ in module.parameters(recurse=False))
+
+
+OF_TENSORS = ("_backward_hooks", "_post_accumulate_grad_hooks")
+
+
+def left_on(run: Run) -> set[str]:
+    """Attributes and hooks of the model, its parameters and the optimizers."""
+    things: dict[str, Any] = dict(run.model.named_modules())
+    things |= {f"parameter {n}": p for n, p in run.model.named_parameters()}
+    things |= {f"optimizer {i}": o for i, o in enumerate(run.optimizers)}
+    found: list[str] = []
+    for name, thing in things.items():
+        for key, value in vars(thing).items():
+            hooks = len(value) if "hook" in key and hasattr(value, "__len__") else ""
+            found.append(f"{name}.{key} {hooks}")
+        if isinstance(thing, Tensor):
+            found += [f"{name}.{k} {len(getattr(thing, k) or ())}" for k in OF_TENSORS]
+        if isinstance(thing, Optimizer):
+            found.append(f"{name}.step is {thing.step.__qualname__}")
+    return set(found)
+
+
+@contextmanager
+def said() -> Iterator[list[str]]:
+    """The warnings within."""
+    texts: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield texts
+    texts.extend(str(warning.message) for warning in caught)
+
+
+def difference(one: Any, other: Any, where: str = "state") -> str | None:
+    """Where two states differ bitwise, or None."""
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return None if bits(one) == bits(other) else where
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        if list(one) != list(other):
+            return f"keys of {where}"
+        pairs = [(f"{where}.{key}", one[key], other[key]) for key in one]
+    elif isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
+        if len(one) != len(other):
+            return f"length of {where}"
+        pairs = [
+            (f"{where}.{i}", *pair)
+            for i, pair in enumerate(zip(one, other, strict=True))
+        ]
+    elif isinstance(one, np.ndarray):
+        return None if one.tobytes() == other.tobytes() else where
+    else:
+        same_nan = one != one and other != other
+        return None if one == other or same_nan else f"{where}: {one} and {other}"
+    found = (difference(a, b, place) for place, a, b in pairs)
+    return next((text for text in found if text is not None), None)
+
+
+def bits(tensor: Any) -> tuple[Any, ...]:
+    """What makes two tensors the same, the sign of a zero and NaN included."""
+    kind = (tensor.dtype, tuple(tensor.shape), str(tensor.layout))
+    if hasattr(tensor, "to_local"):
+        tensor = tensor.to_local()
+    if tensor.is_sparse:
+        tensor = tensor.to_dense()
+    flat = tensor.detach().contiguous().reshape(-1)
+    return (*kind, flat.view(torch.uint8).numpy().tobytes())
+
+
+def same(got: Any, want: Any, what: str) -> None:
+    if got != want:
+        raise AssertionError(f"{what}: got {_short(got)}, not {_short(want)}")
+
+
+def close(got: float, want: float, what: str) -> None:
+    """Equal to the rounding of float32 sums; where one is not finite both are not."""
+    finite = math.isfinite(got) or math.isfinite(want)
+    if finite and not math.isclose(got, want, rel_tol=1e-5, abs_tol=1e-30):
+        raise AssertionError(f"{what}: got {got}, not {want}")
+
+
+def _short(thing: Any) -> str:
+    if isinstance(thing, Sequence) and not isinstance(thing, str) and len(thing) > 8:
+        return f"{list(thing[:8])}… ({len(thing)})"
+    return repr(thing)
