@@ -29,8 +29,8 @@ def in_place() -> nn.Module:
 
 def random_and_running() -> nn.Module:
     return nn.Sequential(
-        *(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.5)),
-        nn.Linear(8, 1),
+        *(nn.Unflatten(1, (1, 1, 3)), nn.Conv2d(1, 4, (1, 2)), nn.BatchNorm2d(4)),
+        *(nn.ReLU(inplace=True), nn.Flatten(), nn.Dropout(0.5), nn.Linear(8, 1)),
     )
 
 

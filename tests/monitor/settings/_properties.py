@@ -111,7 +111,8 @@ def stage_is_said(seen: Evidence) -> None:
 def every_step_once(seen: Evidence) -> None:
     """Steps are counted from 0, in the snapshots as in the event file."""
     stages = [reading.stage for reading in seen.watched.readings]
-    want = list(range(stages.count("applied")))
+    every = seen.watched.setting.every
+    want = [every * n for n in range(stages.count("applied"))]
     applied = [s for s in of_gradients(seen.watched) if s.stage == "applied"]
     same([snapshot.step for snapshot in applied], want, "steps")
     entries = load(seen.folder).tables["grad_norm", "applied"]

@@ -38,6 +38,8 @@ class Setting:
         optimizers: Makes the optimizers that are watched.
         forward: What is called in its stead, made after watching began.
         scale: The loss scale of a GradScaler that the run has.
+        tells: Whether the monitor is handed that scaler.
+        every: Every how many steps the monitor reads.
         ranks: How many processes there are.
         says: What watching warns of.
         numbers: Whether the activations are held against retained gradients.
@@ -49,6 +51,8 @@ class Setting:
     optimizers: Callable[[nn.Module], list[Optimizer]]
     forward: Callable[[nn.Module], nn.Module] | None = None
     scale: float | None = None
+    tells: bool = True
+    every: int = 1
     ranks: int = 1
     says: str | None = None
     numbers: bool = True
@@ -96,6 +100,7 @@ class Run:
         self.monitor: Monitor | None = None
         self.retained = Retained(self.model) if retain else None
         self._folder: Path | None = None
+        self._stepped = 0
 
     def watch(self, folder: Path, step: int = 0) -> None:
         """Attach a monitor that measures everything and hands it to everything."""
@@ -108,7 +113,8 @@ class Run:
             self.model,
             quantities=quantities.quantities,
             activations=True,
-            scaler=self.scaler,
+            every_n_steps=self.setting.every,
+            scaler=self.scaler if self.setting.tells else None,
             sinks=[
                 self.snapshots.append,
                 EventFileWriter(folder, parameters=True, scalars="off"),
@@ -163,6 +169,10 @@ class Run:
             scale: What the gradients are still multiplied by.
             total: Their norm, if it is known already.
         """
+        self._stepped += stage == "applied"
+        if (self._stepped - 1) % self.setting.every:
+            self.forget()
+            return
         if total is None:
             parameters = (optimizer or self.optimizer).param_groups
             total = norm(p.grad for group in parameters for p in group["params"])

@@ -77,6 +77,7 @@ SCALED: dict[str, Any] = {"scale": 1024.0}
 
 SETTINGS = (
     setting("float32"),
+    setting("float32, every third step", every=3),
     setting("bf16 autocast", loops.autocast),
     # Under GradScaler.
     setting("foreach, scaled", loops.scaled(), **SCALED),
@@ -130,7 +131,7 @@ SETTINGS = (
     setting("dict output", model=models.dict_output),
     setting("dataclass output", model=models.dataclass_output),
     setting("recurrent, attention", model=models.Attention, optimizers=of(AdamW)),
-    setting("batch norm, dropout", model=models.random_and_running),
+    setting("convolution, batch norm, dropout", model=models.random_and_running),
     setting("gradlab's layers", model=models.of_gradlab),
     setting("compiled after watching began", forward=compiled),
     setting(
