@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from gradlab import Snapshot
 from gradlab.tensorboard._run import load
 
-from ._run import Run, Setting, ended
+from ._run import STEPS, Run, Setting, ended
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,13 @@ class Evidence:
     folder: Path
 
 
-def gather(setting: Setting, folder: Path) -> Evidence:
+def gather(setting: Setting, folder: Path, steps: int) -> Evidence:
     """Train with and without a monitor, and with retained outputs."""
-    with said() as unwatched, ended(Run(setting)) as plain:
+    with said() as unwatched, ended(Run(setting, steps)) as plain:
         plain.train()
         state, left = plain.state(), left_on(plain)
         twins = trained(plain)
-    with said() as messages, ended(Run(setting)) as watched:
+    with said() as messages, ended(Run(setting, steps)) as watched:
         watched.watch(folder)
         watched.train()
         states = state, watched.state()
@@ -172,10 +172,10 @@ PROPERTIES: dict[str, Callable[[Evidence], None]] = {
 }
 
 
-def failures(setting: Setting, folder: Path) -> dict[str, str]:
+def failures(setting: Setting, folder: Path, steps: int = STEPS) -> dict[str, str]:
     """What does not hold in a setting, by property, and why."""
     try:
-        seen = gather(setting, folder)
+        seen = gather(setting, folder, steps)
     except Exception as error:
         return dict.fromkeys(PROPERTIES, f"{type(error).__name__}: {error}")
     found: dict[str, str] = {}

@@ -86,7 +86,7 @@ class Run:
     def __init__(
         self,
         setting: Setting,
-        steps: int = STEPS,
+        steps: int,
         retain: bool = False,
         parts: tuple[nn.Module, list[Optimizer], GradScaler | None] | None = None,
     ) -> None:
