@@ -69,7 +69,7 @@ class OptimizerTap:
         self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         # A subclass whose step calls its parent's runs the hooks twice in one step.
-        if self._stepping and _steps_on_the_stack(optimizer) > 1:
+        if self._stepping and _steps_on_the_stack(optimizer) != 1:
             return None
         self._stepping = True
         self._hidden.clear()
@@ -114,9 +114,7 @@ def _steps_on_the_stack(optimizer: Optimizer) -> int:
     """
     # What torch puts around the step of each class, to call the hooks.
     code = getattr(type(optimizer).step, "__code__", None)
-    if code is None:
-        return 2
-    return sum(one is optimizer for one in callers(code))
+    return 0 if code is None else sum(one is optimizer for one in callers(code))
 
 
 class _Closure:

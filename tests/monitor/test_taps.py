@@ -93,6 +93,23 @@ def test_a_closure_that_raised(kind: type[torch.optim.Optimizer]) -> None:
         assert steps(seen, quantity) == [0, 2, 3]
 
 
+def test_clipping_after_a_step_that_raised() -> None:
+    model = nn.Linear(3, 1)
+    optimizer = Fragile(model.parameters(), lr=0.1)
+    seen: list[Snapshot] = []
+    monitor = Monitor(model, optimizer, quantities=ALL, sinks=[seen.append])
+    for step in range(3):
+        optimizer.fails = step == 0
+        model(torch.ones(2, 3)).square().sum().backward()
+        monitor.before_clipping()
+        try:
+            optimizer.step()
+        except RuntimeError:
+            assert step == 0
+    unscaled = [snapshot for snapshot in seen if snapshot.stage == "unscaled"]
+    assert steps(unscaled, "grad_norm") == [0, 1, 2]
+
+
 def test_a_monitor_that_let_go_can_be_attached_again() -> None:
     model = nn.Linear(3, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

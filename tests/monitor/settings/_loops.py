@@ -42,7 +42,7 @@ def scaled(
             scaler.scale(run.loss(batch) * factor).backward()
             if unscale:
                 scaler.unscale_(run.optimizer)
-                run.observe("unscaled")
+                run.before_clipping()
                 total = clip_grad_norm_(run.model.parameters(), 0.1)
                 run.expect(stage="unscaled", total=total)
                 run.expect()
@@ -76,7 +76,7 @@ def clipped_by_norm(run: Run) -> None:
     for batch in run.batches():
         run.optimizer.zero_grad()
         run.loss(batch).backward()
-        run.observe("unscaled")
+        run.before_clipping()
         total = clip_grad_norm_(run.model.parameters(), 0.1)
         run.expect(stage="unscaled", total=_whole(total))
         run.expect()
@@ -87,7 +87,7 @@ def clipped_by_value(run: Run) -> None:
     for batch in run.batches():
         run.optimizer.zero_grad()
         run.loss(batch).backward()
-        run.observe("unscaled")
+        run.before_clipping()
         run.expect(stage="unscaled")
         clip_grad_value_(run.model.parameters(), 0.01)
         run.expect()

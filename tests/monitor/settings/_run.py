@@ -187,10 +187,10 @@ class Run:
         if self.retained is not None:
             self.retained.take()
 
-    def observe(self, stage: Any) -> None:
-        """Read by hand, where the setting has a place for it."""
+    def before_clipping(self) -> None:
+        """Read here too, where the setting clips."""
         if self.monitor is not None:
-            self.monitor.observe(self.monitor.step, stage)
+            self.monitor.before_clipping()
 
     def restart(self) -> None:
         """End here, and go on as another process would from a checkpoint."""
