@@ -4,7 +4,6 @@ import copy
 import math
 import pickle
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -164,11 +163,7 @@ SETTINGS = [
 
 
 def fit(
-    setting: Setting,
-    steps: int,
-    *callbacks: Callback,
-    logger: Kept | None = None,
-    resume: Path | None = None,
+    setting: Setting, steps: int, *callbacks: Callback, logger: Kept | None = None
 ) -> tuple[Net, Trainer]:
     plugins = []
     if setting.scale is not None:
@@ -189,7 +184,7 @@ def fit(
         **setting.trainer,
     )
     net = setting.net()
-    trainer.fit(net, setting.data(), ckpt_path=resume, weights_only=False)
+    trainer.fit(net, setting.data())
     return net, trainer
 
 
@@ -220,12 +215,10 @@ def test_every_property_holds(setting: Setting) -> None:
     assert torch.equal(random, torch.get_rng_state())
     for one, other in zip(plain.parameters(), net.parameters(), strict=True):
         assert torch.equal(one, other)
-    # Every total is torch's, every step has one.
-    steps = (
-        # LBFGS runs its closure, and Lightning's hook in it, twice a step.
-        enumerate(net.norms[:: 2 if setting.kind is LBFGS else 1])
-    )
-    same(logger.totals("grad_norm"), list(steps))
+    # Every total is torch's, every step has one. LBFGS runs its closure, and
+    # Lightning's hook in it, twice a step.
+    norms = net.norms[:: 2 if setting.kind is LBFGS else 1]
+    same(logger.totals("grad_norm"), [*enumerate(norms)])
     # No hook is left, and copies in mid-run were not watched.
     assert hooks(net, trainer) == hooks(plain, plain_trainer)
     count = len(logger.metrics)
@@ -233,14 +226,3 @@ def test_every_property_holds(setting: Setting) -> None:
         twin.body(torch.ones(2, 3)).sum().backward()
     assert len(copying.twins) == 2
     assert len(logger.metrics) == count
-
-
-def test_a_resumed_run_goes_on(tmp_path: Path) -> None:
-    (setting,) = (s for s in SETTINGS if s.name == "accumulation")
-    kept = Kept()
-    one, trainer = fit(setting, 20, GradientMonitor(), logger=kept)
-    trainer.save_checkpoint(tmp_path / "half.ckpt")
-    resume = tmp_path / "half.ckpt"
-    other, _ = fit(setting, 40, GradientMonitor(), logger=kept, resume=resume)
-    same(kept.totals("grad_norm"), [*enumerate(one.norms + other.norms)])
-    assert len(other.norms) == 20

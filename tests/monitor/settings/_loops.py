@@ -127,6 +127,18 @@ def in_turns(run: Run) -> None:
             generator.step()
 
 
+def penalized(run: Run) -> None:
+    """The loss has a gradient in it, that is computed by a backward pass of its own."""
+    for batch in run.batches():
+        run.optimizer.zero_grad()
+        batch.requires_grad_(True)
+        loss = run.loss(batch)
+        (slope,) = torch.autograd.grad(loss, batch, create_graph=True)
+        (loss + slope.square().sum()).backward()
+        run.expect()
+        run.optimizer.step()
+
+
 def with_closure(run: Run) -> None:
     """The closure computes the gradient, often more than once in a step."""
     for batch in run.batches():

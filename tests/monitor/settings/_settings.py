@@ -112,6 +112,7 @@ SETTINGS = (
     setting("value clipping", loops.clipped_by_value),
     setting("two optimizers", loops.both, models.Pair, one_and_two),
     setting("manual, in turns", loops.in_turns, models.Pair, one_and_two),
+    setting("gradient penalty", loops.penalized),
     setting("closure of LBFGS", loops.with_closure, optimizers=lbfgs),
     setting("closure of SGD", loops.with_closure),
     setting("evaluation between steps", loops.evaluated),
