@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from torch.optim import Optimizer
 
-from gradlab import Monitor
+from gradlab import Monitor, Snapshot
 from gradlab.quantities import GradNorm, OutputGradRMS
 from tests.monitor.settings import PROPERTIES, SETTINGS, failures
 
@@ -34,16 +35,19 @@ def times(kind: Any, factor: float) -> Callable[..., Any]:
 
 def draws_a_random_number(patch: Patch) -> None:
     patch.setattr(
-        Monitor, "observe", beside(Monitor, "observe", lambda *a: torch.rand(1))
+        GradNorm, "__call__", beside(GradNorm, "__call__", lambda *args: torch.rand(1))
     )
 
 
 def touches_a_gradient(patch: Patch) -> None:
-    def touch(monitor: Monitor, *args: Any) -> None:
-        for parameter in monitor.model.parameters():
+    def touch(optimizer: Optimizer, *args: Any) -> None:
+        for parameter in optimizer.param_groups[0]["params"]:
             parameter.grad.mul_(1 + 1e-6)
 
-    patch.setattr(Monitor, "observe", beside(Monitor, "observe", touch))
+    def hook(monitor: Monitor, optimizer: Optimizer) -> None:
+        optimizer.register_step_pre_hook(touch)
+
+    patch.setattr(Monitor, "attach", beside(Monitor, "attach", hook))
 
 
 def multiplies_the_norm(patch: Patch) -> None:
@@ -51,23 +55,17 @@ def multiplies_the_norm(patch: Patch) -> None:
 
 
 def names_another_stage(patch: Patch) -> None:
-    observe: Any = Monitor.observe
-    patch.setattr(
-        Monitor,
-        "observe",
-        lambda self, step, stage, *args, **options: observe(
-            self, step, "clipped", *args, **options
-        ),
-    )
+    def rename(snapshot: Snapshot) -> None:
+        object.__setattr__(snapshot, "stage", "clipped")
+
+    patch.setattr(Snapshot, "__post_init__", beside(Snapshot, "__post_init__", rename))
 
 
 def counts_from_one(patch: Patch) -> None:
-    observe: Any = Monitor.observe
-    patch.setattr(
-        Monitor,
-        "observe",
-        lambda self, step, *args, **options: observe(self, step + 1, *args, **options),
-    )
+    def skip(monitor: Monitor, optimizer: Optimizer) -> None:
+        monitor.step += 1
+
+    patch.setattr(Monitor, "attach", beside(Monitor, "attach", skip))
 
 
 def multiplies_the_output_gradient(patch: Patch) -> None:
