@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from ._activation_reading import read_activations
 from ._activations import ActivationTaps
 from ._dead_units import DeadUnitLedger
 from ._reading import Table
+from ._taps import callers
 from ._watched import watched_modules
 
 
@@ -24,7 +25,8 @@ class ActivationWatch:
         patterns: Globs on module paths; None is the usual modules.
         quantities: What to measure, of the feed `activation`.
         due: Whether the step that is beginning may be read.
-        scaler: Whose scale is divided out of the gradients.
+        scaler: Whose scale is divided out of the gradients; None finds the one whose
+            `step` calls the optimizer's.
 
     Attributes:
         quantities: What is measured.
@@ -45,7 +47,11 @@ class ActivationWatch:
         self._scaler = scaler
         self._stepping = False
         watched = watched_modules(model, patterns)
-        self._taps = ActivationTaps(model, watched, quantities, due)
+        self._taps = ActivationTaps(model, watched, quantities, due, self._updates)
+
+    def restore(self) -> None:
+        """Watch again after `remove`."""
+        self._taps.restore()
 
     def remove(self) -> None:
         """Leave no hook behind; safe to call twice."""
@@ -68,16 +74,23 @@ class ActivationWatch:
         Args:
             due: Whether this step is read.
         """
-        self._stepping = True
+        raised, self._stepping = self._stepping, True
+        if self._scaler is None:
+            self._scaler = next(_scalers(), None)
         if not due:
             self._taps.restart(False)
-        elif self._taps.sampling is None:
+        elif raised or self._taps.sampling is None:
             self._taps.restart(True)
 
     def on_done(self) -> None:
         """The step is over: the next output begins another."""
         self._stepping = False
         self._taps.restart()
+
+    def _updates(self) -> int:
+        """A number that changes with each `update()` of the scaler."""
+        scale = None if self._scaler is None else self._scaler._scale
+        return 0 if scale is None else scale._version
 
     @torch.no_grad()
     def read(self, step: int, scale: float | Tensor | None = None) -> Table | None:
@@ -93,3 +106,10 @@ class ActivationWatch:
         table = read_activations(self._taps, factor, self.ledger, step)
         self._taps.restart(False if self._stepping else None)
         return table
+
+
+def _scalers() -> Iterator[GradScaler]:
+    """The GradScalers in whose `step` this is called."""
+    for one in callers(GradScaler.step.__code__):
+        if isinstance(one, GradScaler):
+            yield one

@@ -31,6 +31,7 @@ class ActivationTaps:
         watched: The modules.
         quantities: What to measure, of the feed `activation`.
         due: Asked at the first output of a step whether the step is to be read.
+        updates: A number that changes when a step has ended, read or skipped.
 
     Attributes:
         sampling: Whether outputs are measured; None until `due` was asked.
@@ -44,6 +45,7 @@ class ActivationTaps:
         watched: Iterable[Watched],
         quantities: Sequence[Quantity],
         due: Callable[[], bool],
+        updates: Callable[[], int] = int,
     ) -> None:
         self.quantities = tuple(quantities)
         self.sampling: bool | None = None
@@ -52,16 +54,16 @@ class ActivationTaps:
         self.failed: set[str] = set()
         self._model = model
         self._due = due
+        self._updates = updates
+        self._begun = 0
         self.booked = False
         self._axes: dict[torch.Size, int] = {}
         self._modules = dict(watched)
         self._moments = {
             name: self._needed(module) for name, module in self._modules.items()
         }
-        self._handles: list[RemovableHandle] = [
-            module.register_forward_hook(OutputHook(self, name))
-            for name, module in self._modules.items()
-        ]
+        self._handles: list[RemovableHandle] = []
+        self.restore()
         if compiled := _compiled(model):
             warnings.warn(
                 "activations are watched by hooks, which torch.compile must find when "
@@ -71,6 +73,15 @@ class ActivationTaps:
                 UserWarning,
                 stacklevel=4,
             )
+
+    def restore(self) -> None:
+        """Hook the modules, unless they are."""
+        if not self._handles:
+            self._handles = [
+                module.register_forward_hook(OutputHook(self, name))
+                for name, module in self._modules.items()
+            ]
+            self.restart()
 
     def remove(self) -> None:
         """Leave no hook behind; safe to call twice."""
@@ -113,9 +124,14 @@ class ActivationTaps:
             self.sampling = self._due()
         if not self.sampling:
             return
-        if self.booked and _between_steps(self._model):
+        if not self.calls:
+            self._begun = self._updates()
+        elif self.booked and (
+            self._begun != self._updates() or _between_steps(self._model)
+        ):
             # A step that GradScaler skipped never reached the optimizer.
             self.restart(True)
+            self._begun = self._updates()
         # Also where grad is off: a checkpoint runs its modules again in reverse.
         calls = self.calls.get(name)
         if calls is None:

@@ -75,8 +75,11 @@ def measured(moments: Sequence[Moment], tensor: Tensor) -> Numbers:
     Args:
         moments: What to measure.
         tensor: An output, or its gradient, that needs no gradient itself. It may not be
-            there when the step is read, so nothing can be measured a second time.
+            there when the step is read, so nothing can be measured a second time. Of
+            a complex one only norms have a meaning.
     """
+    if tensor.is_complex():
+        moments = [moment for moment in moments if type(moment) is Norm]
     return {
         moment: _norm(tensor) if type(moment) is Norm else moment([tensor], [tensor])[0]
         for moment in moments
@@ -97,7 +100,7 @@ def _norm(tensor: Tensor) -> Tensor:
     return torch.linalg.vector_norm(tensor, dtype=torch.promote_types(dtype, wide))
 
 
-_PRECISE = {torch.float32, torch.float64}
+_PRECISE = {torch.float32, torch.float64, torch.complex64, torch.complex128}
 
 
 def _combine(moment: Moment, one: Tensor, other: Tensor) -> Tensor:

@@ -80,7 +80,8 @@ class Monitor:
         actions: What to do about findings.
         dry_run: Whether actions only say what they would do.
         scaler: The GradScaler of the run; its scale is divided out of the gradients of
-            activations, which nobody unscales.
+            activations, which nobody unscales. None finds the one whose `step` calls a
+            watched optimizer's.
         sinks: What is called with each snapshot, and with `finding(finding)` if it has
             that. A sink that fails is reported once, its losses are counted in `lost`,
             and training goes on.

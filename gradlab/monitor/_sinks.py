@@ -34,6 +34,7 @@ class Sinks:
                 )
         self.lost = 0
         self._sinks = [*sinks]
+        self._closed = False
         self._reported: set[int] = set()
 
     def take(self, snapshot: Snapshot) -> None:
@@ -60,11 +61,13 @@ class Sinks:
         return [method for method in found if callable(method)]
 
     def flush(self) -> None:
-        """Flush the sinks that can be flushed."""
-        self._each("flush")
+        """Flush the sinks that can be flushed; closed ones have been."""
+        if not self._closed:
+            self._each("flush")
 
     def close(self) -> None:
         """Close the sinks that can be closed."""
+        self._closed = True
         self._each("close")
 
     def _each(self, method: str) -> None:

@@ -90,6 +90,8 @@ class StepReader:
         Args:
             optimizer: The optimizer.
         """
+        if self.activations is not None:
+            self.activations.restore()
         self.taps[id(optimizer)] = OptimizerTap(optimizer, self._on_step, self._done)
 
     def remove(self) -> None:
@@ -162,7 +164,7 @@ class StepReader:
             scale: What the gradients are still multiplied by.
         """
         begun = self._begun.get(id(optimizer))
-        if begun is None:
+        if begun is None or not self.taps[id(optimizer)].stepping:
             step = self.now()
             due = self._tiers.pending("gradient", [id(optimizer)], step)
         else:

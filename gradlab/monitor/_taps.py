@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from types import CodeType, FrameType
 from typing import Any
 
 from torch import Tensor
@@ -46,6 +48,11 @@ class OptimizerTap:
             hook.remove()
         self._show_gradients()
 
+    @property
+    def stepping(self) -> bool:
+        """Whether a step has begun, and neither ended nor raised."""
+        return self._stepping and _steps_on_the_stack(self.optimizer) > 0
+
     def hide_gradients(self) -> None:
         """Let the step that has begun see no gradient, and so do nothing."""
         for group in self.optimizer.param_groups:
@@ -62,9 +69,10 @@ class OptimizerTap:
         self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         # A subclass whose step calls its parent's runs the hooks twice in one step.
-        if self._stepping:
+        if self._stepping and _steps_on_the_stack(optimizer) != 1:
             return None
         self._stepping = True
+        self._hidden.clear()
         read = self._on_step(optimizer)
         if read is None:
             return None
@@ -84,6 +92,29 @@ class OptimizerTap:
         if self._stepping:
             self._on_done(optimizer)
         self._stepping = False
+
+
+def callers(code: CodeType) -> Iterator[object]:
+    """The `self` of each call on the stack that runs this code, the innermost first.
+
+    Args:
+        code: That of a method.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code is code:
+            yield frame.f_locals.get("self")
+        frame = frame.f_back
+
+
+def _steps_on_the_stack(optimizer: Optimizer) -> int:
+    """How many calls of its `step` there are, each in the one before.
+
+    A step that raises ends without a word to its hooks: only the stack knows.
+    """
+    # What torch puts around the step of each class, to call the hooks.
+    code = getattr(type(optimizer).step, "__code__", None)
+    return 0 if code is None else sum(one is optimizer for one in callers(code))
 
 
 class _Closure:

@@ -71,7 +71,7 @@ def watched_modules(model: nn.Module, patterns: Sequence[str] | None) -> list[Wa
 
 
 def gradient_carrier(output: object) -> Tensor | None:
-    """The first floating tensor of an output that a gradient goes back through.
+    """The first real or complex tensor of an output that has a gradient.
 
     Args:
         output: What a module returned: a tensor, or tuples, mappings and dataclasses
@@ -81,7 +81,7 @@ def gradient_carrier(output: object) -> Tensor | None:
         # A DTensor's numbers would be those of one shard.
         if (
             tensor.requires_grad
-            and tensor.is_floating_point()
+            and (tensor.is_floating_point() or tensor.is_complex())
             and tensor.numel()
             and not hasattr(tensor, "full_tensor")
         ):

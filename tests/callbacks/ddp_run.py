@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
@@ -44,22 +44,30 @@ class Net(LightningModule):
         return DataLoader(data, batch_size=2)
 
 
-def main(folder: Path) -> None:
-    torch.set_num_threads(1)
+def fit(folder: Path, *callbacks: Callback) -> tuple[Net, Trainer]:
     model = Net()
     trainer = Trainer(
         accelerator="cpu",
         devices=2,
         strategy="ddp",
         max_epochs=1,
-        logger=TensorBoardLogger(folder),
-        callbacks=[GradientMonitor()],
+        logger=TensorBoardLogger(folder) if callbacks else False,
+        callbacks=[*callbacks],
         log_every_n_steps=1,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
     trainer.fit(model)
+    return model, trainer
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    plain, _ = fit(folder)
+    model, trainer = fit(folder, GradientMonitor())
+    for one, other in zip(plain.parameters(), model.parameters(), strict=True):
+        assert torch.equal(one, other), "watching changed a weight"
     if trainer.is_global_zero:
         (folder / "norms.json").write_text(json.dumps(model.norms))
     dist.barrier()

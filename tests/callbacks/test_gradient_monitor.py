@@ -5,7 +5,6 @@ import pickle
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,13 +15,12 @@ import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
-from pytorch_lightning.plugins.precision import MixedPrecision
 from pytorch_lightning.strategies import FSDPStrategy
 from pytorch_lightning.utilities import grad_norm
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
-from torch.optim import SGD, Adam
+from torch.optim import SGD
 from torch.utils.data import DataLoader
 
 from gradlab import Monitor
@@ -158,39 +156,6 @@ def test_the_gradient_is_read_before_clipping(tmp_path: Path) -> None:
     np.testing.assert_allclose(model.after, 0.01, rtol=1e-3)
 
 
-def test_bf16_mixed(tmp_path: Path) -> None:
-    model = Net()
-    history = run(tmp_path, model, precision="bf16-mixed")
-    np.testing.assert_allclose(history.total, model.before, rtol=1e-6)
-
-
-@pytest.mark.parametrize("kind", [SGD, Adam])
-@pytest.mark.parametrize("fused", [False, True])
-def test_the_loss_scale_is_divided_out(
-    tmp_path: Path, kind: type[SGD | Adam], fused: bool
-) -> None:
-    def scaled(folder: str, scale: float) -> tuple[History, Net]:
-        scaler = torch.amp.GradScaler("cpu", init_scale=scale)
-        plugin = MixedPrecision("16-mixed", "cpu", scaler=scaler)
-        model = Net(kind, fused=fused)
-        return run(tmp_path / folder, model, plugins=[plugin]), model
-
-    plain, _ = scaled("plain", 1.0)
-    history, model = scaled("scaled", 1024.0)
-    np.testing.assert_allclose(history.values, plain.values, rtol=1e-2)
-    # What Lightning's own hook sees is the reason for the division.
-    factor = 1024.0 if fused else 1.0
-    np.testing.assert_allclose(model.before, history.total * factor, rtol=1e-6)
-
-
-def test_a_closure_that_runs_often_is_read_once_a_step(tmp_path: Path) -> None:
-    model = Net(torch.optim.LBFGS, max_iter=4)
-    history = run(tmp_path, model, max_steps=2)
-    assert history.steps.tolist() == [0, 1]
-    assert len(model.before) > 4
-    assert history.total[0] == pytest.approx(model.before[0])
-
-
 class Pair(LightningModule):
     """Two nets that take turns, as a generator and its critic do."""
 
@@ -297,16 +262,6 @@ def test_a_logger_that_fails_does_not_stop_the_run(tmp_path: Path) -> None:
     assert trainer.global_step == 6
     (warning,) = caught
     assert "No space left on device. Training goes on" in str(warning.message)
-
-
-def test_watching_does_not_change_the_weights(tmp_path: Path) -> None:
-    def weights(*callbacks: Callback) -> Iterator[Tensor]:
-        model = Net(Adam)
-        fit(tmp_path, model, *callbacks, max_steps=50, max_epochs=-1)
-        return model.parameters()
-
-    for one, other in zip(weights(), weights(GradientMonitor()), strict=True):
-        assert torch.equal(one, other)
 
 
 def lets_go(monitor: GradientMonitor) -> bool:

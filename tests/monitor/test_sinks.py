@@ -60,6 +60,14 @@ def test_leaving_the_monitor_flushes_and_closes_what_can_be() -> None:
     assert sink.calls == ["flush", "close"]
 
 
+def test_a_closed_sink_is_not_flushed_again() -> None:
+    model, sink = nn.Linear(2, 1), Full()
+    with pytest.warns(RuntimeWarning, match="No space left"), Monitor(model) as monitor:
+        monitor._sinks.add(sink)
+    monitor.detach()
+    assert sink.calls == ["flush", "close"]
+
+
 def test_an_interrupt_is_not_a_failure_of_the_sink() -> None:
     def interrupted(snapshot: Snapshot) -> None:
         raise KeyboardInterrupt
