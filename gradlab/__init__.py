@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         Report as Report,
     )
     from ._snapshot import Row as Row, Snapshot as Snapshot
-    from .monitor import Monitor as Monitor
+    from .monitor import LiveGradcheck as LiveGradcheck, Monitor as Monitor
     from .tensorboard import History as History, read_run as read_run
 
 _HOME = {
@@ -41,6 +41,7 @@ _HOME = {
     "Function": "._function",
     "GradientMismatchError": "._report",
     "History": ".tensorboard",
+    "LiveGradcheck": ".monitor",
     "ModuleInput": "._opinfo",
     "Monitor": ".monitor",
     "OpInfo": "._opinfo",

@@ -40,6 +40,7 @@ class Row:
         kind: What the name names.
         shape: Of a parameter, its shape; None if that is not known. Two rows of the
             same name and kind are equal whatever it is.
+        note: What a person should know beside the name; it does not count either.
 
     Example:
         >>> Row("encoder.0.weight", "parameter").tag
@@ -49,6 +50,7 @@ class Row:
     name: str
     kind: Kind
     shape: tuple[int, ...] | None = field(default=None, compare=False)
+    note: str = field(default="", compare=False)
 
     @property
     def tag(self) -> str:

@@ -71,16 +71,16 @@ class CrossEntropyFunction(Function):
     def forward(
         x: Tensor,
         target: Tensor,
-        w: Tensor | None,
+        weight: Tensor | None,
         ignore_index: int,
         reduction: str,
-        smoothing: float,
+        label_smoothing: float,
     ) -> Tensor:
         return F.cross_entropy(
-            *(x, target, w),
+            *(x, target, weight),
             ignore_index=ignore_index,
             reduction=reduction,
-            label_smoothing=smoothing,
+            label_smoothing=label_smoothing,
         )
 
     @staticmethod

@@ -7,6 +7,7 @@ from ._actions import (
     Stop as Stop,
     Warn as Warn,
 )
+from ._live_gradcheck import LiveGradcheck as LiveGradcheck
 from ._monitor import Monitor as Monitor
 from ._outputs import JsonLines as JsonLines, Terminal as Terminal
 from ._watchdog import Watchdog as Watchdog
@@ -15,6 +16,7 @@ __all__ = [
     "Action",
     "Audit",
     "JsonLines",
+    "LiveGradcheck",
     "Monitor",
     "Run",
     "SaveCheckpoint",

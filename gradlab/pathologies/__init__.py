@@ -19,6 +19,7 @@ from ._underflow import Underflow as Underflow
 from ._update_too_large import UpdateTooLarge as UpdateTooLarge
 from ._update_too_small import UpdateTooSmall as UpdateTooSmall
 from ._vanishing import Vanishing as Vanishing
+from ._wrong_backward import WrongBackward as WrongBackward
 
 pathologies: tuple[Pathology, ...] = (
     NonFinite(),
@@ -32,5 +33,6 @@ pathologies: tuple[Pathology, ...] = (
     UpdateTooSmall(),
     Underflow(),
     ClippingAlwaysOn(),
+    WrongBackward(),
 )
 """Every pathology, with its default thresholds; likelier causes come first."""

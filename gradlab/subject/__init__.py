@@ -38,6 +38,7 @@ from ._mismatch import (
     NotChecked as NotChecked,
     attempt as attempt,
 )
+from ._random_state import RandomState as RandomState
 from ._subject import (
     Grads as Grads,
     Subject as Subject,
