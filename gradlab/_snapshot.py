@@ -125,9 +125,7 @@ class Snapshot:
         if self.step < 0:
             raise ValueError(f"a step is counted from 0, got step={self.step}")
         if self.stage not in _STAGES:
-            raise ValueError(
-                f"a stage is one of {_STAGES}, got stage={self.stage!r}"
-            )
+            raise ValueError(f"a stage is one of {_STAGES}, got stage={self.stage!r}")
         if not isinstance(self.rows, Rows):
             object.__setattr__(self, "rows", Rows(self.rows))
         _check_unique("quantities", self.quantities)
