@@ -8,14 +8,21 @@ from ._actions import (
     Warn as Warn,
 )
 from ._monitor import Monitor as Monitor
+from ._non_finite import (
+    Culprit as Culprit,
+    NonFiniteTrace as NonFiniteTrace,
+    find_non_finite as find_non_finite,
+)
 from ._outputs import JsonLines as JsonLines, Terminal as Terminal
 from ._watchdog import Watchdog as Watchdog
 
 __all__ = [
     "Action",
     "Audit",
+    "Culprit",
     "JsonLines",
     "Monitor",
+    "NonFiniteTrace",
     "Run",
     "SaveCheckpoint",
     "SkipStep",
@@ -23,4 +30,5 @@ __all__ = [
     "Terminal",
     "Warn",
     "Watchdog",
+    "find_non_finite",
 ]
