@@ -116,9 +116,9 @@ class NonFiniteTrace:
 
         Args:
             snapshot: What was measured, before the optimizer takes its step; one
-                without `grad_nonfinite` and `param_norm` is passed over.
+                without the quantity `grad_nonfinite` is passed over.
         """
-        if not {"grad_nonfinite", "param_norm"}.issubset(snapshot.quantities):
+        if "grad_nonfinite" not in snapshot.quantities:
             return
         key = snapshot.stage, snapshot.rows[0].name
         if not _is_bad(snapshot):
@@ -236,13 +236,12 @@ def _unknown(reason: str) -> Culprit:
 
 
 def _is_bad(snapshot: Snapshot) -> bool:
-    """Whether the gradients or the parameters of a snapshot are not finite."""
+    """Whether the gradients of a snapshot, or its parameters, are not finite."""
+    there = dict(zip(snapshot.quantities, snapshot.available[0].tolist(), strict=True))
     total = snapshot.rows[0].name
-    bad = False
-    for name in ("grad_nonfinite", "param_norm"):
-        if snapshot.available[0, snapshot.quantities.index(name)]:
-            value = snapshot[name, total]
-            bad |= value != 0 if name == "grad_nonfinite" else not math.isfinite(value)
+    bad = there["grad_nonfinite"] and snapshot["grad_nonfinite", total] != 0
+    if there.get("param_norm"):
+        bad |= not math.isfinite(snapshot["param_norm", total])
     return bad
 
 
