@@ -9,15 +9,22 @@ from ._actions import (
 )
 from ._live_gradcheck import LiveGradcheck as LiveGradcheck
 from ._monitor import Monitor as Monitor
+from ._non_finite import (
+    Culprit as Culprit,
+    NonFiniteTrace as NonFiniteTrace,
+    find_non_finite as find_non_finite,
+)
 from ._outputs import JsonLines as JsonLines, Terminal as Terminal
 from ._watchdog import Watchdog as Watchdog
 
 __all__ = [
     "Action",
     "Audit",
+    "Culprit",
     "JsonLines",
     "LiveGradcheck",
     "Monitor",
+    "NonFiniteTrace",
     "Run",
     "SaveCheckpoint",
     "SkipStep",
@@ -25,4 +32,5 @@ __all__ = [
     "Terminal",
     "Warn",
     "Watchdog",
+    "find_non_finite",
 ]

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol
 
 from .._snapshot import Snapshot
 from ..pathologies import Finding, History, Pathology, pathologies as every_pathology
@@ -17,6 +18,29 @@ from ._outputs import Terminal
 
 Output = Callable[[Finding], object]
 """Whatever takes a finding."""
+
+
+class Explainer(Protocol):
+    """Looks at every snapshot, and adds what it knows to a finding."""
+
+    def observe(self, snapshot: Snapshot) -> object:
+        """Look at one snapshot, before the pathologies do.
+
+        Args:
+            snapshot: What was measured at one step.
+        """
+
+    def __call__(self, finding: Finding) -> Finding:
+        """Add to a finding.
+
+        Args:
+            finding: What a pathology found.
+
+        Returns:
+            The same finding, or one that says more.
+        """
+        ...
+
 
 Key = tuple[str, str, tuple[str, ...]]
 
@@ -40,6 +64,7 @@ class Watchdog:
     Args:
         pathologies: What to look for.
         outputs: What is called with each finding; the terminal if nothing is said.
+        explain: What adds to a finding before it is handed on, as a `NonFiniteTrace`.
         recording: The JSON file for the last `window` steps of every quantity, written
             with each finding and by `dump`; None writes none.
         window: How many steps are kept.
@@ -79,6 +104,7 @@ class Watchdog:
         pathologies: Sequence[Pathology] = every_pathology,
         outputs: Sequence[Output] | None = None,
         *,
+        explain: Sequence[Explainer] = (),
         recording: str | os.PathLike[str] | None = None,
         window: int = 64,
         forget: int = 20,
@@ -101,6 +127,7 @@ class Watchdog:
                 )
         History(window)
         self.pathologies, self.outputs = tuple(pathologies), outputs
+        self.explain = tuple(explain)
         self.recording = None if recording is None else Path(recording)
         self.window, self.forget = window, forget
         self.findings: list[Finding] = []
@@ -133,11 +160,16 @@ class Watchdog:
         key = snapshot.stage, total, snapshot.quantities
         history = self._histories.setdefault(key, History(self.window))
         history.take(snapshot)
+        for explainer in self.explain:
+            self._try(explainer.observe, snapshot)
         found: list[Finding] = []
         for pathology in self.pathologies:
             if (history.seen - 1) % pathology.every == 0:
                 found += self._ask(pathology, key, history)
         for finding in found:
+            for explainer in self.explain:
+                said = self._try(explainer, finding)
+                finding = said if isinstance(said, Finding) else finding
             self.findings.append(finding)
             for output in self.outputs:
                 self._try(output, finding)
