@@ -15,7 +15,10 @@ from ..quantities import Feed, Quantity
 from ._action import Action, Actions, Audit, Run
 from ._activation_watch import ActivationWatch
 from ._dead_units import DeadUnitLedger
+from ._known_functions import Op
 from ._layers import Outline
+from ._live_gradcheck import LiveGradcheck
+from ._non_finite import NonFiniteTrace
 from ._options import chosen_quantities
 from ._outputs import Terminal
 from ._sinks import Sink, Sinks
@@ -79,6 +82,13 @@ class Monitor:
             to the terminal, and to each sink that takes them.
         actions: What to do about findings.
         dry_run: Whether actions only say what they would do.
+        trace: Whether to keep what the model was called with until the step is over, so
+            that the first non-finite gradient is traced back to the operation, the line
+            and the entries of the batch that made it (`NonFiniteTrace`).
+        live_gradcheck: Compare explicit backwards with autograd of their references on
+            rows of the real batch, the first of every so many steps (`LiveGradcheck`).
+        functions: Your Functions to compare beside gradlab's: a Function, a pair of one
+            and its reference, or an OpInfo.
         scaler: The GradScaler of the run; its scale is divided out of the gradients of
             activations, which nobody unscales. None finds the one whose `step` calls a
             watched optimizer's.
@@ -123,6 +133,9 @@ class Monitor:
         pathologies: bool | Sequence[Pathology] = False,
         actions: Sequence[Action] = (),
         dry_run: bool = True,
+        trace: bool = False,
+        live_gradcheck: int | None = None,
+        functions: Sequence[Op] = (),
         scaler: GradScaler | None = None,
         sinks: Sequence[Sink] = (),
         clock: Callable[[], int] | None = None,
@@ -140,17 +153,34 @@ class Monitor:
         codes = [pathology.code for pathology in looked_for]
         self._actions = Actions(actions, self._run, dry_run, codes)
         self._sinks = Sinks(sinks)
-        if looked_for:
-            outputs = [Terminal(), *self._sinks.of_findings(), self._actions]
-            self._sinks.add(Watchdog(looked_for, outputs))
         self._reader = StepReader(outline, chosen, tiers, self._sinks, self._run, clock)
-        if of_activations := [q for q in chosen if q.feed == "activation"]:
-            patterns = None if isinstance(activations, bool) else activations
-            self._reader.activations = ActivationWatch(
-                model, patterns, of_activations, self._reader.may_be_read, scaler
-            )
-        if optimizer is not None:
-            self.attach(optimizer)
+        self._trace: NonFiniteTrace | None = None
+        self._live: LiveGradcheck | None = None
+        try:
+            if of_activations := [q for q in chosen if q.feed == "activation"]:
+                patterns = None if isinstance(activations, bool) else activations
+                self._reader.activations = ActivationWatch(
+                    model, patterns, of_activations, self._reader.may_be_read, scaler
+                )
+            if live_gradcheck is not None or functions:
+                self._live = LiveGradcheck(
+                    model,
+                    ops=functions,
+                    every_n_steps=100 if live_gradcheck is None else live_gradcheck,
+                    clock=self._reader.now,
+                    sinks=[self._sinks.take],
+                )
+            if trace:
+                self._trace = NonFiniteTrace(model)
+            if looked_for:
+                outputs = [Terminal(), *self._sinks.of_findings(), self._actions]
+                explain = [] if self._trace is None else [self._trace]
+                self._sinks.add(Watchdog(looked_for, outputs, explain=explain))
+            if optimizer is not None:
+                self.attach(optimizer)
+        except BaseException:
+            self.detach()
+            raise
 
     @property
     def step(self) -> int:
@@ -218,11 +248,17 @@ class Monitor:
                 f"{type(optimizer).__name__}, which shares no parameter with "
                 f"{type(self.model).__name__}; was it made from another copy?"
             )
+        if self._live is not None:
+            self._live.attach(optimizer)
         self._reader.add(optimizer)
 
     def detach(self) -> None:
         """Leave no hook behind and flush the sinks; safe to call twice."""
         self._reader.remove()
+        if self._live is not None:
+            self._live.detach()
+        if self._trace is not None:
+            self._trace.remove()
         self._sinks.flush()
 
     def __enter__(self) -> Monitor:

@@ -388,3 +388,61 @@ def test_bad_arguments_are_refused_with_a_reason() -> None:
         pytest.raises(ValueError, match="attached once, got this SGD again"),
     ):
         monitor.attach(optimizer)
+
+
+def test_a_monitor_that_is_refused_leaves_no_hook() -> None:
+    model = mlp()
+    other = sgd(mlp())
+    with pytest.raises(ValueError, match="shares no parameter"):
+        Monitor(model, other, activations=True, trace=True, live_gradcheck=1)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    assert not other._optimizer_step_pre_hooks
+
+
+def test_backwards_are_compared_and_non_finite_numbers_traced(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Square(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            ctx.save_for_backward(x)
+            return x**2
+
+        @staticmethod
+        def backward(ctx: Any, grad_y: Tensor) -> Tensor:
+            (x,) = ctx.saved_tensors
+            return -2 * x * grad_y
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(3, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return Square.apply(self.fc(x)).add(1e-6).log()
+
+    model, seen = Net(), list[Snapshot]()
+    optimizer = sgd(model)
+    with AnyMonitor(
+        model,
+        optimizer,
+        pathologies=True,
+        trace=True,
+        live_gradcheck=2,
+        functions=[Square],
+        sinks=[seen.append],
+    ):
+        for step, batch in enumerate(batches(6)):
+            optimizer.zero_grad()
+            loss = model(batch).sum()
+            (loss * torch.inf if step > 2 else loss).backward()
+            optimizer.step()
+    checks = [s for s in seen if "gradcheck_cosine" in s.quantities]
+    assert [s.step for s in checks] == [0, 2]
+    assert checks[0]["gradcheck_cosine", "root:Square"] == pytest.approx(-1)
+    said = capsys.readouterr().err
+    assert "[wrong_backward" in said
+    assert "[non_finite" in said
+    assert "in the loss" in said
+    assert not model._forward_hooks
+    assert not model._forward_pre_hooks
