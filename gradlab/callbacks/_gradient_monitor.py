@@ -1,31 +1,25 @@
-"""Logs gradient norms of a Lightning run, once an optimizer step."""
+"""Watches a Lightning run."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.strategies import (
-    DeepSpeedStrategy,
-    FSDPStrategy,
-)
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
+from pytorch_lightning.strategies import DeepSpeedStrategy, FSDPStrategy
 from torch import Tensor
 from torch.optim import Optimizer
 
 from .._snapshot import Snapshot, Stage
-from ..monitor import Monitor
-from ..monitor._schedule import EveryNSteps
-from ..quantities import GradNorm, Quantity
+from ._watch import Watch
 
 
-class GradientMonitor(Callback):
-    """Logs the gradient norm of each layer and of the whole model.
+class GradientMonitor(Watch, Callback):
+    """Logs the gradient norm of each layer and of the whole model of a Lightning run.
 
-    **Logged metrics**, on the axis `trainer.global_step`, to every logger of the
-    trainer:
+    **Metrics**, on the axis `trainer.global_step`:
 
     - `grad_norm/total`: over all parameters; with several optimizers one for each,
       `grad_norm/total/0`, `grad_norm/total/1`, …, over the parameters it updates;
@@ -34,44 +28,29 @@ class GradientMonitor(Callback):
       owns;
     - `grad_norm/<layer>/<parameter>`: with `parameters=True`;
     - the same with the name of every other quantity, as `grad_rms/<layer>`;
-    - with the trainer's `gradient_clip_val` also `grad_norm_clipped/…`, after clipping,
-      and `clip_coefficient/total`, what the gradient was multiplied by.
+    - if the gradient is clipped also `grad_norm_applied/…`, after clipping, and
+      `clip_coefficient/…`, the ratio.
 
-    **Stage**: the gradient is read in `on_before_optimizer_step`, so it is accumulated,
-    averaged over ranks and unscaled, but not yet clipped (`unscaled`). The loss scale
-    of a fused optimizer, which Lightning's hook still sees, is divided out. In manual
-    optimization nothing comes between the hook and the step, so the gradient is the one
-    that is applied, clipped if you clipped it.
+    With a TensorBoardLogger they go to `<log_dir>/gradlab`, with the tables that
+    `gradlab.read_run(log_dir)` reads: a directory of its own, since TensorBoard may
+    follow only one of two files that grow in one. Any other logger gets them by its
+    `log_metrics`.
 
-    Step 0 is the gradient of the first update. Frozen parameters, and parameters that
-    got no gradient, are not logged; a gradient of NaN is.
+    **Stage**: what the optimizer is about to apply, so accumulated, averaged over ranks
+    and unscaled (`applied`). If the trainer clips, or the LightningModule's
+    `configure_gradient_clipping` does, `grad_norm/…` is read in
+    `on_before_optimizer_step`, before that (`unscaled`). The loss scale of a fused
+    optimizer, which Lightning's hook still sees, is divided out. In manual optimization
+    you clip, or not: the gradient is the one that is applied.
 
-    Args:
-        every_n_steps: Read the first of every n steps.
-        quantities: What to measure; None is `[GradNorm()]`.
-        parameters: Whether to log each parameter too.
-
-    Raises:
-        ValueError: If `every_n_steps` is not a whole number of at least 1.
+    Step 0 is the gradient of the first update. Frozen parameters are not logged, nor
+    are layers without a gradient; a gradient of NaN is.
 
     Example:
         >>> from pytorch_lightning import Trainer
         >>> monitor = GradientMonitor(every_n_steps=10)
         >>> Trainer(callbacks=[monitor]).fit(model)  # doctest: +SKIP
     """
-
-    def __init__(
-        self,
-        every_n_steps: int = 1,
-        quantities: Sequence[Quantity] | None = None,
-        parameters: bool = False,
-    ) -> None:
-        self.every_n_steps = EveryNSteps(every_n_steps).n
-        self.quantities = (GradNorm(),) if quantities is None else tuple(quantities)
-        self.parameters = parameters
-        self._monitor: Monitor | None = None
-        self._at_step: Monitor | None = None
-        self._schedule = EveryNSteps(every_n_steps)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Check that there is something to log to, and gradients that can be read.
@@ -87,7 +66,7 @@ class GradientMonitor(Callback):
         """
         if stage != "fit":
             return
-        if not trainer.loggers:
+        if not (trainer.loggers or self.sinks):
             raise MisconfigurationException(
                 "GradientMonitor writes to the trainer's loggers, got a Trainer with "
                 "none; remove logger=False, or watch with gradlab.Monitor"
@@ -106,54 +85,59 @@ class GradientMonitor(Callback):
             trainer: The trainer.
             pl_module: The model.
         """
-        self._schedule = EveryNSteps(self.every_n_steps)
-        # Whole gradients are the same on all ranks; of shards each rank reads its own.
-        sharded = any(hasattr(p, "full_tensor") for p in pl_module.parameters())
-        if not (trainer.is_global_zero or sharded):
-            return
-        loggers = _Loggers(trainer, self.parameters)
-        sinks = [loggers] if trainer.is_global_zero else []
-        before = [q for q in self.quantities if q.feed == "gradient"]
-        if before:
-            self._monitor = Monitor(pl_module, quantities=before, sinks=sinks)
-        after = [q for q in self.quantities if q.feed != "gradient"]
-        if trainer.gradient_clip_val and pl_module.automatic_optimization:
-            loggers.clips = True
-            after = [*before, *after]
-        if after:
-            self._at_step = Monitor(
-                pl_module,
-                quantities=after,
-                every_n_steps=self.every_n_steps,
-                clock=lambda: trainer.global_step,
-                scaler=getattr(trainer.precision_plugin, "scaler", None),
-                sinks=sinks,
-            )
-            for optimizer in trainer.optimizers:
-                self._at_step.attach(optimizer)
+        # A log directory may also be the address of a remote one.
+        local = (
+            logger
+            for logger in trainer.loggers
+            if isinstance(logger, TensorBoardLogger) and "://" not in logger.log_dir
+        )
+        files = next(local, None)
+        self._begin(
+            pl_module,
+            trainer.optimizers,
+            clock=lambda: trainer.global_step,
+            scaler=getattr(trainer.precision_plugin, "scaler", None),
+            folder=None if files is None else Path(files.log_dir) / "gradlab",
+            writes=trainer.is_global_zero,
+            sinks=[
+                _Metrics(logger, self.parameters)
+                for logger in trainer.loggers
+                if logger is not files
+            ],
+        )
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
-        """Read the gradient and log it.
+        """Read the gradient before it is clipped.
 
         Args:
             trainer: The trainer.
             pl_module: The model.
             optimizer: The optimizer that is about to take a step.
         """
-        step = trainer.global_step
-        if self._monitor is None or not self._schedule.due(id(optimizer), step):
-            return
-        stage: Stage = "unscaled" if pl_module.automatic_optimization else "applied"
-        several = len(trainer.optimizers) > 1
-        self._monitor.observe(
-            step,
-            stage,
-            _loss_scale(trainer, optimizer),
-            optimizer=optimizer,
-            total=f"total/{_index(trainer, optimizer)}" if several else "total",
-        )
+        if self._monitor is not None and _clips(trainer, pl_module):
+            self._monitor.before_clipping(optimizer, _loss_scale(trainer, optimizer))
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: object,
+        batch: object,
+        batch_idx: int,
+    ) -> None:
+        """Stop the run if an action asks for it.
+
+        Args:
+            trainer: The trainer.
+            pl_module: The model.
+            outputs: Not used.
+            batch: Not used.
+            batch_idx: Not used.
+        """
+        if self._should_stop():
+            trainer.should_stop = True
 
     def teardown(
         self, trainer: Trainer, pl_module: LightningModule, stage: str
@@ -170,49 +154,43 @@ class GradientMonitor(Callback):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Let go of the model.
+        """Let go of the model; what was found, and the steps before, are written.
 
         Args:
             trainer: The trainer.
             pl_module: The model.
             exception: What ended the run.
         """
-        self._let_go()
-
-    def _let_go(self) -> None:
-        if self._at_step is not None:
-            self._at_step.detach()
-        self._monitor = self._at_step = None
+        self._let_go(exception)
 
 
-@dataclass
-class _Loggers:
-    """The sink: all loggers of a trainer."""
+class _Metrics:
+    """The sink of a logger that takes numbers one by one."""
 
-    trainer: Trainer
-    parameters: bool
-    clips: bool = False
-    unclipped: dict[str, float] = field(default_factory=dict)
+    def __init__(self, logger: Logger, parameters: bool) -> None:
+        self._logger = logger
+        self._parameters = parameters
+        self._stages: dict[str, Stage] = {}
 
     def __call__(self, snapshot: Snapshot) -> None:
-        metrics = snapshot.scalars(self.parameters)
-        if self.clips and "grad_norm" in snapshot.quantities:
-            total = snapshot.rows[0].name
-            norm = snapshot["grad_norm", total]
-            if snapshot.stage == "applied":
-                before = self.unclipped.get(total, 0.0)
-                metrics = {_clipped(tag): value for tag, value in metrics.items()}
-                if before:
-                    metrics[f"clip_coefficient/{total}"] = norm / before
-            else:
-                self.unclipped[total] = norm
-        for logger in self.trainer.loggers if metrics else ():
-            logger.log_metrics(metrics, step=snapshot.step)
+        metrics: dict[str, float] = {}
+        for tag, value in snapshot.scalars(self._parameters).items():
+            quantity, _, row = tag.partition("/")
+            # The same tags as an EventFileWriter's.
+            if self._stages.setdefault(quantity, snapshot.stage) != snapshot.stage:
+                tag = f"{quantity}_{snapshot.stage}/{row}"
+            metrics[tag] = value
+        if metrics:
+            self._logger.log_metrics(metrics, step=snapshot.step)
 
 
-def _clipped(tag: str) -> str:
-    quantity, _, row = tag.partition("/")
-    return f"{quantity}_clipped/{row}"
+def _clips(trainer: Trainer, pl_module: LightningModule) -> bool:
+    """Whether something clips between Lightning's hook and the step."""
+    own = type(pl_module).configure_gradient_clipping
+    overridden = own is not LightningModule.configure_gradient_clipping
+    return pl_module.automatic_optimization and (
+        bool(trainer.gradient_clip_val) or overridden
+    )
 
 
 def _loss_scale(trainer: Trainer, optimizer: Optimizer) -> float | Tensor:
@@ -223,7 +201,3 @@ def _loss_scale(trainer: Trainer, optimizer: Optimizer) -> float | Tensor:
     # get_scale() would wait for the device.
     device = optimizer.param_groups[0]["params"][0].device
     return scaler.scale(torch.ones((), device=device))
-
-
-def _index(trainer: Trainer, optimizer: Optimizer) -> int:
-    return next(i for i, one in enumerate(trainer.optimizers) if one is optimizer)

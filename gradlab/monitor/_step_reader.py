@@ -83,6 +83,7 @@ class StepReader:
         self._begun: dict[int, _Begun] = {}
         self._names = [quantity.name for quantity in quantities]
         self._agreed = self._blind = False
+        self._early: dict[int, Snapshot] = {}
 
     def add(self, optimizer: Optimizer) -> None:
         """Read the steps of one more optimizer.
@@ -100,6 +101,8 @@ class StepReader:
             tap.remove()
         self.taps.clear()
         self._begun.clear()
+        for optimizer in [*self._early]:
+            self._take_early(optimizer)
         self._clipping.forget()
         if self.activations is not None:
             self.activations.remove()
@@ -124,12 +127,10 @@ class StepReader:
         Returns:
             The snapshot.
         """
-        names = tuple(quantity.name for quantity in quantities)
-        snapshot = Snapshot(step, stage, table.rows, names, *table[1:])
+        snapshot = _snapshot(step, stage, quantities, table)
         self._sinks.take(snapshot)
         return snapshot
 
-    @torch.no_grad()
     def read_gradients(
         self,
         step: int,
@@ -147,10 +148,15 @@ class StepReader:
             optimizer: Whose parameters to read; None is all.
             total: The name of the total row.
         """
+        table = self._of_gradients(scale, optimizer, total)
+        return self.emit(step, stage, self.of_gradients, table)
+
+    @torch.no_grad()
+    def _of_gradients(
+        self, scale: float | Tensor, optimizer: Optimizer | None, total: str
+    ) -> Table:
         layers = self._outline.of(optimizer)
-        chosen = self.of_gradients
-        table = tabulate(layers, gradients(layers), chosen, scale, total)
-        return self.emit(step, stage, chosen, table)
+        return tabulate(layers, gradients(layers), self.of_gradients, scale, total)
 
     def may_be_read(self) -> bool:
         """Whether the activations of the forward that begins may be read."""
@@ -178,9 +184,19 @@ class StepReader:
         self, optimizer: Optimizer, step: int, scale: float | Tensor
     ) -> None:
         if self.of_gradients:
-            total = self._total(optimizer)
-            self.read_gradients(step, "unscaled", scale, optimizer, total)
+            early = self._early.get(id(optimizer))
+            if early is not None and early.step != step:
+                # Of a step that GradScaler skipped.
+                self._take_early(id(optimizer))
+            table = self._of_gradients(scale, optimizer, self._total(optimizer))
+            snapshot = _snapshot(step, "unscaled", self.of_gradients, table)
+            self._early[id(optimizer)] = snapshot
         self._clipping.before(id(optimizer), self._outline.of(optimizer), scale)
+
+    def _take_early(self, optimizer: int) -> None:
+        """Hand on what was read before clipping; of several readings the last."""
+        if (early := self._early.pop(optimizer, None)) is not None:
+            self._sinks.take(early)
 
     def _on_step(self, optimizer: Optimizer) -> Read | None:
         step = self.now()
@@ -217,6 +233,7 @@ class StepReader:
         factor = 1.0 if scale is None else scale
         total = self._total(optimizer)
         self._run.optimizer, self._run.skippable = optimizer, True
+        self._take_early(id(optimizer))
         if "gradient" in due:
             with self._tiers.timed("gradient"):
                 self._read_applied(optimizer, step, factor, total)
@@ -302,3 +319,10 @@ class StepReader:
     def _total(self, optimizer: Optimizer) -> str:
         index = list(self.taps).index(id(optimizer))
         return f"total/{index}" if len(self.taps) > 1 else "total"
+
+
+def _snapshot(
+    step: int, stage: Stage, quantities: Sequence[Quantity], table: Table
+) -> Snapshot:
+    names = tuple(quantity.name for quantity in quantities)
+    return Snapshot(step, stage, table.rows, names, *table[1:])

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from tensorboard.compat.proto import event_pb2, summary_pb2
 
 from .._snapshot import Row, Snapshot, Stage
-from . import _scalars, _table
+from ..pathologies import Finding
+from . import _scalars, _table, _text
 from ._movers import Movers
 from ._records import RecordFile
 
@@ -38,8 +39,10 @@ class EventFileWriter:
     each tag names the stage at which the gradient was read. What is unavailable is not
     written; NaN is. Scalars are float32: below 1e-45 they are 0, above 3e38 infinite.
 
-    The stage of the first snapshot has these tags; another one has `_<stage>` behind
-    the quantity, as `grad_norm_clipped/<layer>`.
+    The stage at which a quantity comes first has these tags; another one has `_<stage>`
+    behind the quantity, as `grad_norm_applied/<layer>`.
+
+    **Text**, for TensorBoard's tab of that name: what `finding` is handed.
 
     Each snapshot is with the operating system when the call returns: it survives the
     death of the process, and `flush` makes it survive that of the machine. A snapshot
@@ -85,7 +88,7 @@ class EventFileWriter:
         self.parameters = parameters
         self.scalars: Scalars = scalars
         self._movers = Movers(top_k)
-        self._stage: Stage | None = None
+        self._stages: dict[str, Stage] = {}
         self._described: set[str] = set()
         self._rows: dict[str, list[_Rows]] = {}
         try:
@@ -113,25 +116,41 @@ class EventFileWriter:
         summary = b"".join(self._summary(snapshot, fresh))
         if not summary:
             return
-        event = event_pb2.Event(wall_time=time.time(), step=snapshot.step)
         try:
-            self._file.append(event.SerializeToString() + _field(summary))
+            self._append(snapshot.step, summary)
         except OSError:
             self._movers.forget()
             raise
         self._described.update(fresh)
 
+    def finding(self, finding: Finding) -> None:
+        """Write a finding as text; an output of `Watchdog`.
+
+        Args:
+            finding: What was found.
+
+        Raises:
+            OSError: If there is no room for it, or the file was deleted.
+            ValueError: If the writer is closed.
+        """
+        text = _text.encode(f"gradlab/{finding.code}", str(finding))
+        self._append(finding.step, text)
+
+    def _append(self, step: int, summary: bytes) -> None:
+        event = event_pb2.Event(wall_time=time.time(), step=step)
+        self._file.append(event.SerializeToString() + _field(summary))
+
     def _summary(self, snapshot: Snapshot, fresh: list[str]) -> Iterator[bytes]:
         """The values of a snapshot, and the tags that are described with them."""
         stage = snapshot.stage
-        self._stage = self._stage or stage
         rows = self._kept(snapshot.rows)
         values = snapshot.values.numpy()[rows.where]
         available = snapshot.available.numpy()[rows.where]
         for k, quantity in enumerate(snapshot.quantities):
             if not available[:, k].any():
                 continue
-            name = quantity if stage == self._stage else f"{quantity}_{stage}"
+            first = self._stages.setdefault(quantity, stage)
+            name = quantity if stage == first else f"{quantity}_{stage}"
             tag = f"{_table.PLUGIN}/{name}{rows.suffix}"
             table = summary_pb2.Summary()
             entry = table.value.add(
