@@ -165,23 +165,30 @@ class GradientMonitor(Watch, Callback):
 
 
 class _Metrics:
-    """The sink of a logger that takes numbers one by one."""
+    """The sink of a logger that takes the numbers of a step as one dictionary."""
 
     def __init__(self, logger: Logger, parameters: bool) -> None:
         self._logger = logger
         self._parameters = parameters
         self._stages: dict[str, Stage] = {}
+        self._step = 0
+        self._metrics: dict[str, float] = {}
 
     def __call__(self, snapshot: Snapshot) -> None:
-        metrics: dict[str, float] = {}
+        if snapshot.step != self._step:
+            self.flush()
+            self._step = snapshot.step
         for tag, value in snapshot.scalars(self._parameters).items():
             quantity, _, row = tag.partition("/")
             # The same tags as an EventFileWriter's.
             if self._stages.setdefault(quantity, snapshot.stage) != snapshot.stage:
                 tag = f"{quantity}_{snapshot.stage}/{row}"
-            metrics[tag] = value
+            self._metrics[tag] = value
+
+    def flush(self) -> None:
+        metrics, self._metrics = self._metrics, {}
         if metrics:
-            self._logger.log_metrics(metrics, step=snapshot.step)
+            self._logger.log_metrics(metrics, step=self._step)
 
 
 def _clips(trainer: Trainer, pl_module: LightningModule) -> bool:

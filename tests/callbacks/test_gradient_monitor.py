@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 
 from gradlab import Monitor
 from gradlab.callbacks import GradientMonitor
-from gradlab.quantities import GradNorm, UpdateRatio
+from gradlab.quantities import ClipCoefficient, GradNorm, UpdateRatio
 from gradlab.tensorboard import History, quantities_in, read_run
 
 
@@ -186,12 +186,31 @@ class Pair(LightningModule):
     train_dataloader = Net.train_dataloader
 
 
-@pytest.mark.parametrize(("kind", "stage"), [(Net, "unscaled"), (Pair, "applied")])
-def test_the_stage_is_what_is_left_to_be_done(
-    tmp_path: Path, kind: type[Net | Pair], stage: str
+@pytest.mark.parametrize(
+    ("kind", "clip", "stages"),
+    [
+        (Net, None, ("applied",)),
+        (Net, 0.5, ("unscaled", "applied")),
+        (Pair, None, ("applied",)),
+    ],
+)
+def test_the_stages_that_there_are(
+    tmp_path: Path, kind: type[Net | Pair], clip: float | None, stages: tuple[str, ...]
 ) -> None:
-    fit(tmp_path, kind(), GradientMonitor(), max_steps=2)
-    assert quantities_in(tmp_path) == {"grad_norm": (stage,)}
+    options = {"max_steps": 2, "gradient_clip_val": clip}
+    fit(tmp_path, kind(), GradientMonitor(), **options)
+    assert quantities_in(tmp_path)["grad_norm"] == stages
+
+
+def test_a_module_that_clips_by_itself_is_read_before_it(tmp_path: Path) -> None:
+    class Clipping(Net):
+        def configure_gradient_clipping(self, *args: Any, **options: Any) -> None:
+            nn.utils.clip_grad_norm_(self.parameters(), 0.01)
+
+    model = Clipping()
+    history = run(tmp_path, model)
+    np.testing.assert_allclose(history.total, model.before, rtol=1e-6)
+    np.testing.assert_allclose(read_run(tmp_path, stage="applied").total, 0.01, 1e-3)
 
 
 def test_several_optimizers_are_read_each_at_its_own_steps(tmp_path: Path) -> None:
@@ -348,16 +367,17 @@ def test_a_config_can_name_it() -> None:
     assert "gradlab.quantities.GradNorm" in parser.dump(config)
     monitor = parser.instantiate_classes(config).callback
     assert isinstance(monitor, GradientMonitor)
-    assert monitor.every_n_steps == 5
-    assert monitor.quantities == (GradNorm(),)
+    assert monitor.options["every_n_steps"] == 5
+    assert monitor.options["quantities"] == [GradNorm()]
 
 
 @pytest.mark.parametrize("n", [1, 2])
 def test_before_and_after_clipping_with_the_coefficient(tmp_path: Path, n: int) -> None:
-    quantities = (GradNorm(), UpdateRatio())
+    quantities = (GradNorm(), ClipCoefficient(), UpdateRatio())
     monitor = GradientMonitor(every_n_steps=n, quantities=quantities)
     fit(tmp_path, Net(), monitor, gradient_clip_val=0.01, accumulate_grad_batches=1)
-    before, after = (read_run(tmp_path, q) for q in ("grad_norm", "grad_norm_applied"))
+    before = read_run(tmp_path, stage="unscaled")
+    after = read_run(tmp_path, stage="applied")
     coefficients = read_run(tmp_path, "clip_coefficient").total
     np.testing.assert_array_equal(before.steps, after.steps)
     np.testing.assert_allclose(after.total, np.minimum(before.total, 0.01), rtol=1e-3)
