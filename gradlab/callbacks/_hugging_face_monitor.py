@@ -94,7 +94,7 @@ class HuggingFaceMonitor(Watch, TrainerCallback):
             [inner],
             clock=lambda: state.global_step,
             scaler=scaler,
-            folder=_run_dir(Path(args.output_dir), state.global_step > 0),
+            folder=_run_dir(Path(args.output_dir or "."), state.global_step > 0),
             writes=state.is_world_process_zero,
         )
         monitor, accumulation = (
