@@ -17,7 +17,6 @@ from gradlab.tensorboard import read_run
 
 from .test_gradient_monitor import Net, fit, gradlab_dir
 
-
 AT_ONCE: Any = [NonFinite(patience=1)]
 
 

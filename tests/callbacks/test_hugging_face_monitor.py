@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from gradlab.monitor import Stop
 from gradlab.quantities import (
     GradNorm,
     OutputGradRMS,
@@ -229,3 +230,17 @@ def test_flat_pieces_are_refused(tmp_path: Path) -> None:
     run.args.deepspeed = {"zero_optimization": {"stage": 2}}
     with pytest.raises(ValueError, match="got a run of DeepSpeed, which keeps flat"):
         run.train()
+
+
+@pytest.mark.parametrize(("dry_run", "steps"), [(True, 5), (False, 2)])
+def test_an_action_stops_the_run(tmp_path: Path, dry_run: bool, steps: int) -> None:
+    class Spoiling(transformers.TrainerCallback):
+        def on_step_begin(self, args: Any, state: Any, control: Any, **kw: Any) -> None:
+            if state.global_step == 1:
+                with torch.no_grad():
+                    kw["model"].get_parameter("transformer.ln_f.bias").fill_(torch.nan)
+
+    options: Any = {"pathologies": True, "actions": [Stop()], "dry_run": dry_run}
+    run = trainer(tmp_path, HuggingFaceMonitor(**options), Spoiling())
+    run.train()
+    assert run.state.global_step == steps
