@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .._snapshot import Snapshot
 from ..quantities import Moment, Norm, Quantity
 from ._layers import Layers
 from ._measure import measure
@@ -61,6 +62,34 @@ class Clipping:
             return None
         found: dict[Moment, Tensor] = {_BEFORE: before, _AFTER: after}
         return assemble(layers, there, found, self.quantities, total)
+
+    def between(self, before: Snapshot, after: Snapshot) -> Table | None:
+        """The same from two snapshots, where these have the norms already.
+
+        Args:
+            before: What was read before clipping.
+            after: What was read after it.
+
+        Returns:
+            The table; None if the norm was not measured, or of other rows.
+        """
+        if (
+            not self.quantities
+            or "grad_norm" not in after.quantities
+            or before.rows != after.rows
+        ):
+            return None
+        norms = before.column("grad_norm"), after.column("grad_norm")
+        columns = [
+            quantity(torch.ones_like(norms[0]), *norms) for quantity in self.quantities
+        ]
+        k = after.quantities.index("grad_norm")
+        there = (before.available & after.available)[:, k : k + 1]
+        return Table(
+            after.rows,
+            torch.stack(columns, dim=1),
+            there.expand(-1, len(columns)),
+        )
 
     def forget(self) -> None:
         """Forget what has begun."""

@@ -311,8 +311,9 @@ class Monitor:
 
         If the coming step is read, the gradients are read now, with the stage
         `unscaled`, and at the step as ever, `applied`; what clipping did is the
-        quantity `clip_coefficient`. With a GradScaler unscale first, as clipping asks
-        for too.
+        quantity `clip_coefficient`. The sinks get all of it at the step, so that an
+        action can still skip that; of several calls before it the last counts. With a
+        GradScaler unscale first, as clipping asks for too.
 
         Args:
             optimizer: Whose gradients are clipped; None is every watched one.

@@ -191,12 +191,15 @@ class StepReader:
             table = self._of_gradients(scale, optimizer, self._total(optimizer))
             snapshot = _snapshot(step, "unscaled", self.of_gradients, table)
             self._early[id(optimizer)] = snapshot
+            if "grad_norm" in snapshot.quantities:
+                return
         self._clipping.before(id(optimizer), self._outline.of(optimizer), scale)
 
-    def _take_early(self, optimizer: int) -> None:
+    def _take_early(self, optimizer: int) -> Snapshot | None:
         """Hand on what was read before clipping; of several readings the last."""
         if (early := self._early.pop(optimizer, None)) is not None:
             self._sinks.take(early)
+        return early
 
     def _on_step(self, optimizer: Optimizer) -> Read | None:
         step = self.now()
@@ -233,10 +236,10 @@ class StepReader:
         factor = 1.0 if scale is None else scale
         total = self._total(optimizer)
         self._run.optimizer, self._run.skippable = optimizer, True
-        self._take_early(id(optimizer))
+        early = self._take_early(id(optimizer))
         if "gradient" in due:
             with self._tiers.timed("gradient"):
-                self._read_applied(optimizer, step, factor, total)
+                self._read_applied(optimizer, step, factor, total, early)
         if begun.updates is not None:
             with self._tiers.timed("update"):
                 emit = partial(self.emit, step, "applied")
@@ -267,12 +270,20 @@ class StepReader:
         return self.emit(step, "raw", watch.quantities, table)
 
     def _read_applied(
-        self, optimizer: Optimizer, step: int, scale: float | Tensor, total: str
+        self,
+        optimizer: Optimizer,
+        step: int,
+        scale: float | Tensor,
+        total: str,
+        early: Snapshot | None,
     ) -> None:
+        layers, table = self._outline.of(optimizer), None
         if self.of_gradients:
-            self.read_gradients(step, "applied", scale, optimizer, total)
-        layers = self._outline.of(optimizer)
-        table = self._clipping.after(id(optimizer), layers, scale, total)
+            now = self.read_gradients(step, "applied", scale, optimizer, total)
+            if early is not None and early.step == step:
+                table = self._clipping.between(early, now)
+        if table is None:
+            table = self._clipping.after(id(optimizer), layers, scale, total)
         if table is not None:
             self.emit(step, "applied", self._clipping.quantities, table)
 

@@ -150,3 +150,29 @@ def test_within_a_closure(lbfgs: bool) -> None:
     coefficients = [s for s in seen if "clip_coefficient" in s.quantities]
     assert [s.step for s in coefficients] == [0, 2]
     assert all(s["clip_coefficient", "total"] < 1 for s in coefficients)
+
+
+def test_of_two_readings_before_a_step_the_later_counts() -> None:
+    model, seen = mlp(), []
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    with Monitor(model, optimizer, sinks=[seen.append]) as monitor:
+        backward(model)
+        monitor.before_clipping()
+        backward(model)
+        total = nn.utils.get_total_norm([p.grad for p in model.parameters()])
+        monitor.before_clipping()
+        assert not seen
+        optimizer.step()
+    (early,) = (s for s in seen if s.stage == "unscaled")
+    assert early["grad_norm", "total"] == pytest.approx(total.item())
+
+
+def test_a_step_that_never_came_has_its_reading_before_clipping() -> None:
+    model, seen, step = mlp(), [], 0
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    with Monitor(model, optimizer, clock=lambda: step, sinks=[seen.append]) as monitor:
+        for step in range(2):
+            backward(model)
+            monitor.before_clipping()
+        assert [(s.step, s.stage) for s in seen] == [(0, "unscaled")]
+    assert [(s.step, s.stage) for s in seen] == [(0, "unscaled"), (1, "unscaled")]
