@@ -12,6 +12,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from ..monitor import Action, Monitor
+from ..monitor._known_functions import Op
 from ..monitor._schedule import EveryNSteps
 from ..monitor._sinks import Sink, Sinks
 from ..pathologies import Pathology
@@ -43,6 +44,12 @@ class Watch:
             steps that led there to `recording.json`.
         actions: What to do about findings.
         dry_run: Whether actions only say what they would do.
+        trace: Whether to trace the first non-finite gradient back to the operation, the
+            line and the entries of the batch that made it.
+        live_gradcheck: Compare explicit backwards with autograd of their references on
+            rows of the real batch, the first of every so many steps.
+        functions: Your Functions to compare beside gradlab's: a Function, a pair of one
+            and its reference, or an OpInfo.
         scalars: Which numbers are written as standard scalars beside the tables:
             `"all"`, `"off"`, or `"top"`, the total and the ten that moved most.
         sinks: What else is called with each snapshot, on the rank that writes.
@@ -65,6 +72,9 @@ class Watch:
         pathologies: bool | Sequence[Pathology] = False,
         actions: Sequence[Action] = (),
         dry_run: bool = True,
+        trace: bool = False,
+        live_gradcheck: int | None = None,
+        functions: Sequence[Op] = (),
         scalars: Scalars = "all",
         sinks: Sequence[Sink] = (),
     ) -> None:
@@ -81,6 +91,9 @@ class Watch:
             "pathologies": pathologies,
             "actions": actions,
             "dry_run": dry_run,
+            "trace": trace,
+            "live_gradcheck": live_gradcheck,
+            "functions": functions,
         }
         self.parameters = parameters
         self.scalars: Scalars = scalars

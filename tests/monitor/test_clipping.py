@@ -171,7 +171,7 @@ def test_a_step_that_never_came_has_its_reading_before_clipping() -> None:
     model, seen, step = mlp(), [], 0
     optimizer = torch.optim.SGD(model.parameters(), 0.01)
     with Monitor(model, optimizer, clock=lambda: step, sinks=[seen.append]) as monitor:
-        for step in range(2):
+        for step in range(2):  # noqa: B007 the clock reads it
             backward(model)
             monitor.before_clipping()
         assert [(s.step, s.stage) for s in seen] == [(0, "unscaled")]
