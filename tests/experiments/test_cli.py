@@ -60,7 +60,7 @@ def test_a_run_is_named_after_its_config_and_numbered(here: Path) -> None:
     assert [run.name for run in runs] == ["version_0", "version_1"]
     for run in runs:
         assert len(list(run.glob("events.out.tfevents.*"))) == 1
-        logged = scalars(run)
+        logged = scalars(run) | scalars(run / "gradlab")
         assert [step for step, _ in logged["grad_norm/total"]] == [0, 1, 2]
         metrics = {
             f"{m}/{split}" for m in ("loss", "accuracy") for split in ("train", "val")
