@@ -36,12 +36,12 @@ class GradientMonitor(Watch, Callback):
     follow only one of two files that grow in one. Any other logger gets them by its
     `log_metrics`.
 
-    **Stage**: what the optimizer is about to apply, so accumulated, averaged over ranks
-    and unscaled (`applied`). If the trainer clips, or the LightningModule's
-    `configure_gradient_clipping` does, `grad_norm/…` is read in
-    `on_before_optimizer_step`, before that (`unscaled`). The loss scale of a fused
-    optimizer, which Lightning's hook still sees, is divided out. In manual optimization
-    you clip, or not: the gradient is the one that is applied.
+    **Stage**: the gradient is read in `on_before_optimizer_step`, so it is accumulated,
+    averaged over ranks and unscaled, but not yet clipped (`unscaled`); what is clipped
+    after that is read again (`applied`). The loss scale of a fused optimizer, which
+    Lightning's hook still sees, is divided out. In manual optimization nothing comes
+    between the hook and the step, so the gradient is the one that is applied, clipped
+    if you clipped it.
 
     Step 0 is the gradient of the first update. Frozen parameters are not logged, nor
     are layers without a gradient; a gradient of NaN is.
@@ -116,7 +116,8 @@ class GradientMonitor(Watch, Callback):
             pl_module: The model.
             optimizer: The optimizer that is about to take a step.
         """
-        if self._monitor is not None and _clips(trainer, pl_module):
+        # In manual optimization the step is next, and the monitor reads it by itself.
+        if self._monitor is not None and pl_module.automatic_optimization:
             self._monitor.before_clipping(optimizer, _loss_scale(trainer, optimizer))
 
     def on_train_batch_end(
@@ -189,15 +190,6 @@ class _Metrics:
         metrics, self._metrics = self._metrics, {}
         if metrics:
             self._logger.log_metrics(metrics, step=self._step)
-
-
-def _clips(trainer: Trainer, pl_module: LightningModule) -> bool:
-    """Whether something clips between Lightning's hook and the step."""
-    own = type(pl_module).configure_gradient_clipping
-    overridden = own is not LightningModule.configure_gradient_clipping
-    return pl_module.automatic_optimization and (
-        bool(trainer.gradient_clip_val) or overridden
-    )
 
 
 def _loss_scale(trainer: Trainer, optimizer: Optimizer) -> float | Tensor:

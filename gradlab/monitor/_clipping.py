@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +15,31 @@ from ._measure import measure
 from ._reading import Table, assemble, gradients
 
 _BEFORE, _AFTER = Norm("value"), Norm()
+
+
+Version = tuple[int, int] | None
+"""Which tensor a gradient is, and how often it was written to."""
+
+
+class Early(NamedTuple):
+    """What was read before clipping.
+
+    Attributes:
+        snapshot: The numbers.
+        versions: The gradients that were read.
+    """
+
+    snapshot: Snapshot
+    versions: list[Version]
+
+
+def versions(parameters: Sequence[Tensor]) -> list[Version]:
+    """The gradients as they are now: the same list as long as nobody writes to them.
+
+    Args:
+        parameters: Whose gradients.
+    """
+    return [None if (g := p.grad) is None else (id(g), g._version) for p in parameters]
 
 
 class Clipping:

@@ -310,10 +310,11 @@ class Monitor:
         """Call it just before clipping, to have the gradient before and after it.
 
         If the coming step is read, the gradients are read now, with the stage
-        `unscaled`, and at the step as ever, `applied`; what clipping did is the
-        quantity `clip_coefficient`. The sinks get all of it at the step, so that an
-        action can still skip that; of several calls before it the last counts. With a
-        GradScaler unscale first, as clipping asks for too.
+        `unscaled`. If something writes to them before the step, as clipping does, they
+        are read there too, `applied`, and the ratio is the quantity `clip_coefficient`.
+        The sinks get both at the step, so that an action can still skip it; of several
+        calls before a step the last counts. With a GradScaler unscale first, as
+        clipping asks for too.
 
         Args:
             optimizer: Whose gradients are clipped; None is every watched one.

@@ -17,7 +17,7 @@ from ..quantities import Quantity
 from ._action import Run
 from ._activation_watch import ActivationWatch
 from ._agreement import mesh_of, must_agree, one_of_many
-from ._clipping import Clipping
+from ._clipping import Clipping, Early, versions
 from ._layers import Outline
 from ._reading import Table, gradients, tabulate
 from ._sinks import Sinks
@@ -83,7 +83,7 @@ class StepReader:
         self._begun: dict[int, _Begun] = {}
         self._names = [quantity.name for quantity in quantities]
         self._agreed = self._blind = False
-        self._early: dict[int, Snapshot] = {}
+        self._early: dict[int, Early] = {}
 
     def add(self, optimizer: Optimizer) -> None:
         """Read the steps of one more optimizer.
@@ -185,20 +185,21 @@ class StepReader:
     ) -> None:
         if self.of_gradients:
             early = self._early.get(id(optimizer))
-            if early is not None and early.step != step:
+            if early is not None and early.snapshot.step != step:
                 # Of a step that GradScaler skipped.
                 self._take_early(id(optimizer))
             table = self._of_gradients(scale, optimizer, self._total(optimizer))
             snapshot = _snapshot(step, "unscaled", self.of_gradients, table)
-            self._early[id(optimizer)] = snapshot
+            found = versions(self._outline.of(optimizer).parameters)
+            self._early[id(optimizer)] = Early(snapshot, found)
             if "grad_norm" in snapshot.quantities:
                 return
         self._clipping.before(id(optimizer), self._outline.of(optimizer), scale)
 
-    def _take_early(self, optimizer: int) -> Snapshot | None:
+    def _take_early(self, optimizer: int) -> Early | None:
         """Hand on what was read before clipping; of several readings the last."""
         if (early := self._early.pop(optimizer, None)) is not None:
-            self._sinks.take(early)
+            self._sinks.take(early.snapshot)
         return early
 
     def _on_step(self, optimizer: Optimizer) -> Read | None:
@@ -275,13 +276,18 @@ class StepReader:
         step: int,
         scale: float | Tensor,
         total: str,
-        early: Snapshot | None,
+        early: Early | None,
     ) -> None:
         layers, table = self._outline.of(optimizer), None
+        if early is not None and early.snapshot.step != step:
+            early = None
+        if early is not None and early.versions == versions(layers.parameters):
+            # Nobody has clipped: what was read is what is applied.
+            return
         if self.of_gradients:
             now = self.read_gradients(step, "applied", scale, optimizer, total)
-            if early is not None and early.step == step:
-                table = self._clipping.between(early, now)
+            if early is not None:
+                table = self._clipping.between(early.snapshot, now)
         if table is None:
             table = self._clipping.after(id(optimizer), layers, scale, total)
         if table is not None:

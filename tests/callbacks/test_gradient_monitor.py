@@ -189,7 +189,7 @@ class Pair(LightningModule):
 @pytest.mark.parametrize(
     ("kind", "clip", "stages"),
     [
-        (Net, None, ("applied",)),
+        (Net, None, ("unscaled",)),
         (Net, 0.5, ("unscaled", "applied")),
         (Pair, None, ("applied",)),
     ],

@@ -176,3 +176,14 @@ def test_a_step_that_never_came_has_its_reading_before_clipping() -> None:
             monitor.before_clipping()
         assert [(s.step, s.stage) for s in seen] == [(0, "unscaled")]
     assert [(s.step, s.stage) for s in seen] == [(0, "unscaled"), (1, "unscaled")]
+
+
+def test_a_gradient_that_nobody_clips_is_read_once() -> None:
+    model, seen = mlp(), []
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    watched = [GradNorm(), ClipCoefficient()]
+    with Monitor(model, optimizer, quantities=watched, sinks=[seen.append]) as monitor:
+        backward(model)
+        monitor.before_clipping()
+        optimizer.step()
+    assert [s.stage for s in seen] == ["unscaled"]
