@@ -17,10 +17,6 @@ from ._reading import Table, assemble, gradients
 _BEFORE, _AFTER = Norm("value"), Norm()
 
 
-Version = tuple[int, int] | None
-"""Which tensor a gradient is, and how often it was written to."""
-
-
 class Early(NamedTuple):
     """What was read before clipping.
 
@@ -30,16 +26,24 @@ class Early(NamedTuple):
     """
 
     snapshot: Snapshot
-    versions: list[Version]
+    versions: list[object]
 
 
-def versions(parameters: Sequence[Tensor]) -> list[Version]:
+def versions(parameters: Sequence[Tensor]) -> list[object]:
     """The gradients as they are now: the same list as long as nobody writes to them.
 
     Args:
         parameters: Whose gradients.
     """
-    return [None if (g := p.grad) is None else (id(g), g._version) for p in parameters]
+    return [_version(p.grad) for p in parameters]
+
+
+def _version(grad: Tensor | None) -> object:
+    """Which tensor it is, and how often it was written to."""
+    if grad is None:
+        return None
+    # What is written to a DTensor is not counted: it is never the same.
+    return object() if hasattr(grad, "to_local") else (id(grad), grad._version)
 
 
 class Clipping:

@@ -52,8 +52,6 @@ try:
 except ImportError as error:
     said = str(error)
 second = "pytorch_lightning" in sys.modules
-del sys.modules["transformers"]
-callbacks.GradientMonitor
 print(json.dumps([first, said, second, dir(callbacks)]))
 """
     first, said, second, names = json.loads(python(code))
