@@ -25,7 +25,7 @@ class ClippingAlwaysOn(Pathology):
 
     coefficient: float = 0.1
     share: float = 0.95
-    recent: int = 32
+    recent: int = 16
 
     code: ClassVar[str] = "clipping_always_on"
     needs: ClassVar[tuple[str, ...]] = ("clip_coefficient",)

@@ -25,7 +25,7 @@ class Profile(NamedTuple):
     """Parameters that play the same part, one after the other.
 
     Attributes:
-        part: `"weights"` or `"biases"`.
+        part: `"weights"`, `"biases"` or `"outputs"`.
         rows: Their places among the rows, the first layer first.
     """
 
@@ -88,18 +88,38 @@ def biases(rows: Sequence[Row]) -> list[int]:
     ]
 
 
+def pairs(rows: Sequence[Row]) -> tuple[tuple[int, int], ...]:
+    """Places of a layer's first weight and its bias, the first layer first.
+
+    Args:
+        rows: All rows.
+    """
+    weights: dict[str, int] = {}
+    for i, row in enumerate(rows):
+        if is_weight(row):
+            weights.setdefault(layer_of(row), i)
+    of_layer = {layer_of(rows[i]): i for i in reversed(biases(rows))}
+    return tuple((i, of_layer[name]) for name, i in weights.items() if name in of_layer)
+
+
 def profiles(rows: Sequence[Row]) -> tuple[Profile, ...]:
     """The largest group of weights of one kind, and that of their biases.
 
     Of one kind are parameters of one shape whose names differ in numbers only. Where no
-    such group has four, all weights make one.
+    such group has four, all weights make one. Where there are no parameters, outputs
+    of modules take their place.
 
     Args:
         rows: All rows, in the order of the model.
     """
     found: list[Profile] = []
     weights = [i for i, row in enumerate(rows) if is_weight(row)]
-    for part, places in (("weights", weights), ("biases", biases(rows))):
+    of_parameters = any(row.kind == "parameter" for row in rows)
+    outputs = (
+        [] if of_parameters else [i for i, r in enumerate(rows) if r.kind == "layer"]
+    )
+    parts = (("weights", weights), ("biases", biases(rows)), ("outputs", outputs))
+    for part, places in parts:
         groups: dict[object, list[int]] = {}
         for i in places:
             key = re.sub(r"\d+", "*", rows[i].name), rows[i].shape

@@ -14,6 +14,15 @@ from ._history import History, median
 from ._pathology import Pathology
 
 
+def measured(history: History) -> str:
+    """The rms that a history has: of the gradients of parameters, or of outputs.
+
+    Args:
+        history: The run.
+    """
+    return "grad_rms" if "grad_rms" in history.quantities else "output_grad_rms"
+
+
 def steepest(history: History, recent: int, sign: int) -> tuple[Profile, Slope] | None:
     """The profile of log₁₀ rms over depth that changes most.
 
@@ -22,7 +31,7 @@ def steepest(history: History, recent: int, sign: int) -> tuple[Profile, Slope] 
         recent: Over how many of the last readings each layer's median is taken.
         sign: 1 for a gradient that shrinks towards the input, −1 for one that grows.
     """
-    rms = history.last("grad_rms", recent)
+    rms = history.last(measured(history), recent)
     found: list[tuple[Profile, Slope]] = []
     for profile in history.profiles:
         with np.errstate(divide="ignore"):
@@ -39,7 +48,7 @@ def factor_at_the_start(history: History, profile: Profile) -> float:
         history: The run.
         profile: Which layers.
     """
-    rms = history.start("grad_rms")[:, profile.rows]
+    rms = history.start(measured(history))[:, profile.rows]
     with np.errstate(divide="ignore"):
         fit = slope(np.log10(median(rms)))
     return math.nan if fit is None else 10**-fit.slope
@@ -49,8 +58,8 @@ def factor_at_the_start(history: History, profile: Profile) -> float:
 class Vanishing(Pathology):
     """The rms of the gradient falls towards the input, the same factor every layer.
 
-    The factor is the Theil-Sen slope of log₁₀ rms over the depth, among weights (or
-    biases) of one kind. Nothing is said unless the confidence interval of the factor
+    The factor is the Theil-Sen slope of log₁₀ rms over the depth, among weights, biases
+    or outputs of one kind. Nothing is said unless the confidence interval of the factor
     ends below `band`, which healthy networks stay above.
 
     Attributes:
@@ -65,6 +74,15 @@ class Vanishing(Pathology):
 
     code: ClassVar[str] = "vanishing"
     needs: ClassVar[tuple[str, ...]] = ("grad_rms",)
+    instead: ClassVar[tuple[str, ...]] = ("output_grad_rms",)
+    follows: ClassVar[tuple[str, ...]] = (
+        "non_finite",
+        "dead_units",
+        "saturated_units",
+        "underflow",
+        "update_too_large",
+        "sudden_growth",
+    )
     every: ClassVar[int] = 8
 
     def __call__(self, history: History) -> Finding | None:
