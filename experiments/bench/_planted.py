@@ -64,7 +64,7 @@ def _replace(model: nn.Module, kinds: type | tuple[type, ...], new: type) -> Non
 
 
 def _sigmoids(model: nn.Module) -> None:
-    acts = (nn.ReLU, nn.Tanh, nn.GELU, nn.SELU, nn.LeakyReLU)
+    acts = (nn.ReLU, nn.Tanh, nn.GELU, nn.SELU, nn.LeakyReLU, nn.ELU, nn.SiLU)
     _replace(model, acts, nn.Sigmoid)
 
 
@@ -77,7 +77,7 @@ def _torch_init(model: nn.Module) -> None:
 
 def _no_residual(model: nn.Module) -> None:
     """Neither skips nor normalization: a plain deep stack."""
-    _replace(model, (nn.LayerNorm, nn.BatchNorm2d), nn.Identity)
+    _replace(model, (nn.LayerNorm, nn.RMSNorm, nn.BatchNorm2d), nn.Identity)
     for module in model.modules():
         if isinstance(module, Residual):
             module.skips = False

@@ -1,7 +1,8 @@
 """Small networks that train healthily: the controls of `faults`.
 
-The thresholds of the pathologies were chosen on the networks of this file. Those of
-`_held_out` were written when the rules were settled, and serve to judge them.
+The thresholds of the pathologies were chosen on the networks of this file and of
+`_second_zoo`. Those of `_held_out` were written when the rules were settled, and serve
+to judge them.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from ._net import (
     scaled,
     sgd,
 )
+from ._second_zoo import SECOND
 
 
 def _residual_mlp() -> nn.Sequential:
@@ -108,6 +110,7 @@ TUNING: tuple[Net, ...] = (
     Net("lstm", _recurrent(_lstm), "sequence"),
     Net("rnn_relu", _recurrent(_rnn_relu), "sequence"),
     Net("rnn_relu_sgd", _recurrent(_rnn_relu), "sequence", optimizer=gentle_sgd),
+    *SECOND,
 )
 """The networks that thresholds were chosen on."""
 

@@ -23,7 +23,7 @@ class ClippingAlwaysOn(Pathology):
         recent: Over how many readings.
     """
 
-    coefficient: float = 0.1
+    coefficient: float = 0.05
     share: float = 0.95
     recent: int = 16
 

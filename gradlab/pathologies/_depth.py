@@ -131,6 +131,23 @@ def profiles(rows: Sequence[Row]) -> tuple[Profile, ...]:
     return tuple(found)
 
 
+def steady(y: Array) -> float:
+    """What a step in depth changes in the middle: half the median of y₂ − y₀, y₃ − y₁.
+
+    One jump, as where a mean over positions makes one output of many, does not move
+    it, nor do layers and activation functions in turn.
+
+    Args:
+        y: One number a layer; NaN are left out.
+
+    Example:
+        >>> steady(np.array([0.0, 1.0, 2.0, 3.0, 40.0, 41.0, 42.0, 43.0]))
+        1.0
+    """
+    y = y[np.isfinite(y)]
+    return float(np.median(y[2:] - y[:-2])) / 2 if len(y) > 2 else math.nan
+
+
 def slope(y: Array, z: float = 1.96) -> Slope | None:
     """The robust slope of y over 0, 1, …; NaN are left out.
 

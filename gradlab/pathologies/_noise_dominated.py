@@ -14,16 +14,17 @@ from ._pathology import Pathology
 
 @dataclass(frozen=True)
 class NoiseDominated(Pathology):
-    """The cosine of each gradient of a layer to the one before is about 0, or below.
+    """The cosine of each gradient of a layer to the one before is 0, as that of noise.
 
-    It wanders on a plateau: what one step adds the next takes back. A whole network
-    does so when its loss is down, or when its batch is small, and may be healthy; one
-    layer that does so among others that have a direction gets noise for a gradient.
+    It wanders on a plateau. A whole network does so when its loss is down, or when its
+    batch is small, and may be healthy; one layer that does so among others that have a
+    direction gets noise for a gradient. Below 0 the steps of a layer bounce: that is
+    large, not noisy.
     The first weight is not judged alone: the words of an embedding come and go.
 
     Attributes:
-        cosine: The largest mean cosine that is noise: the upper end of its confidence
-            interval, mean + 2 σ / √n, must lie below it.
+        cosine: The largest mean cosine that is noise: its confidence interval, mean ±
+            2 σ / √n, must lie between −`cosine` and `cosine`.
         signal: The smallest median of the other weights' means.
         recent: Over how many readings.
     """
@@ -61,7 +62,8 @@ class NoiseDominated(Pathology):
         rows = history.weights[judged]
         x = np.where(there, cosines, np.nan)[:, judged]
         mean = np.nanmean(x, axis=0)
-        noisy = mean + 2 * np.nanstd(x, axis=0) / np.sqrt(self.recent) < self.cosine
+        wide = 2 * np.nanstd(x, axis=0) / np.sqrt(self.recent)
+        noisy = np.abs(mean) + wide < self.cosine
         noisy[0] &= bool(noisy[1:].any())
         if not noisy.any() or noisy.all():
             return None
@@ -85,7 +87,6 @@ class NoiseDominated(Pathology):
             causes=(
                 f"a backward that is wrong, in {names[0]} or after it",
                 "noise beside it: dropout near 1, a sampled gate, an input of noise",
-                "a learning rate so large that it overshoots at every step",
                 "inputs of it that are others in every batch: rare words, experts",
             ),
             experiment=f"gradlab.gradcheck on what {names[0]} belongs to; the same "

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ._depth import Profile, Slope, slope
+from ._depth import Profile, Slope, slope, steady
 from ._finding import Finding
 from ._history import History, median
 from ._pathology import Pathology
@@ -35,7 +35,12 @@ def steepest(history: History, recent: int, sign: int) -> tuple[Profile, Slope] 
     found: list[tuple[Profile, Slope]] = []
     for profile in history.profiles:
         with np.errstate(divide="ignore"):
-            fit = slope(np.log10(median(rms[:, profile.rows])))
+            heights = np.log10(median(rms[:, profile.rows]))
+        fit = slope(heights)
+        if fit is not None and profile.part == "outputs":
+            # Rms of outputs of other sizes are hard to compare: count on no jump.
+            span = steady(heights) * fit.span / fit.slope if fit.slope else 0.0
+            fit = fit._replace(span=min(fit.span, span, key=abs))
         if fit is not None:
             found.append((profile, fit))
     return max(found, key=lambda pair: sign * pair[1].span, default=None)
@@ -65,11 +70,14 @@ class Vanishing(Pathology):
     Attributes:
         band: The largest factor a layer, towards the input, that is too small.
         ratio: The largest ratio of the first layer's gradient to the last one's.
+        ratio_of_outputs: The same of the gradients of outputs, which shrink in a
+            healthy network too where many positions lead to one.
         recent: How many readings are judged together.
     """
 
     band: float = 0.85
     ratio: float = 0.01
+    ratio_of_outputs: float = 0.002
     recent: int = 8
 
     code: ClassVar[str] = "vanishing"
@@ -98,7 +106,8 @@ class Vanishing(Pathology):
             return None
         profile, fit = found
         factor, ratio = 10**-fit.slope, 10**-fit.span
-        if 10**-fit.low > self.band or ratio > self.ratio:
+        least = self.ratio_of_outputs if profile.part == "outputs" else self.ratio
+        if 10**-fit.low > self.band or ratio > least:
             return None
         names = tuple(history.rows[i].name for i in profile.rows)
         evidence = {
@@ -124,6 +133,6 @@ class Vanishing(Pathology):
             ),
             experiment="ReLU with He's initialization (or a skip connection around "
             "each layer), all else the same: the factor should come near 1",
-            confidence=min(0.99, 0.6 + 0.1 * math.log10(self.ratio / ratio + 1)),
+            confidence=min(0.99, 0.6 + 0.1 * math.log10(least / ratio + 1)),
             level=1 / ratio if ratio else math.inf,
         )
