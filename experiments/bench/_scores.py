@@ -13,6 +13,7 @@ from gradlab.pathologies import pathologies
 
 from ._planted import FAULTS, Fault
 from ._published_rules import TOOLS
+from ._trace import QUANTITIES
 
 OURS = "gradlab"
 
@@ -212,7 +213,9 @@ def rules_of(tool: str) -> list[str]:
     """
     if tool in TOOLS:
         return [rule.__name__ for rule, _ in TOOLS[tool]]
-    return [one.code for one in pathologies]
+    # What needs more than a run has is not asked: WrongBackward compares backwards.
+    measured = [quantity.name for quantity in QUANTITIES]
+    return [one.code for one in pathologies if not one.lacks(measured)]
 
 
 def of_rules(runs: Sequence[Run], title: str) -> Table:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gradlab import Monitor, Row, Snapshot
+from gradlab import Monitor, Snapshot
 from gradlab.quantities import (
+    ClipCoefficient,
     GradCosine,
     GradNonFinite,
     GradNorm,
@@ -34,6 +35,7 @@ QUANTITIES: tuple[Quantity, ...] = (
     GradZeros(),
     ParamNorm(),
     GradCosine(),
+    ClipCoefficient(),
     UpdateRatio(),
     OutputGradRMS(),
     Saturation(),
@@ -129,7 +131,7 @@ def trace(net: Net, seed: int, steps: int, change: Change) -> Iterator[Seen]:
     looker, first_norm, accuracy = Looker(model, steps), 0.0, 0.0
     with Monitor(
         model, optimizer, quantities=QUANTITIES, activations=True, sinks=[seen.append]
-    ):
+    ) as monitor:
         batches = [net.batch(maker, change.batch)]
         for step in range(steps):
             optimizer.param_groups[0]["lr"] = full * change.schedule(step, steps)
@@ -149,10 +151,10 @@ def trace(net: Net, seed: int, steps: int, change: Change) -> Iterator[Seen]:
                 looker.heard(float(whole.detach()), accuracy)
             change.grads(model)
             if change.clip:
+                monitor.before_clipping()
                 limit = change.clip * first_norm if step else float("inf")
                 norm = nn.utils.clip_grad_norm_(model.parameters(), limit)
                 first_norm = first_norm or float(norm)
-                seen.append(_clipped(step, limit, norm))
             look = looker.look(step) if looker.looking else None
             optimizer.step()
             yield Seen(tuple(seen), look, accuracy)
@@ -161,11 +163,3 @@ def trace(net: Net, seed: int, steps: int, change: Change) -> Iterator[Seen]:
 
 
 _PLAIN = contextlib.nullcontext()
-
-
-def _clipped(step: int, limit: float, norm: Tensor) -> Snapshot:
-    """What the gradient was multiplied by, as a snapshot of its own."""
-    coefficient = (limit / norm.double()).clamp(max=1.0).reshape(1, 1)
-    there = torch.ones(1, 1, dtype=torch.bool)
-    rows, names = (Row("total", "total"),), ("clip_coefficient",)
-    return Snapshot(step, "clipped", rows, names, coefficient, there)

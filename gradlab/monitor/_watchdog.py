@@ -57,10 +57,10 @@ class Watchdog:
     """Asks the pathologies about each snapshot, and hands what they find to outputs.
 
     A thing is said once. It is said again when it has become ten times worse, or when
-    it was gone for a while and came back; what is a mere consequence of another thing
-    that is said is not. Snapshots of other stages, totals or quantities have histories
-    of their own. Nothing here raises into training: what
-    fails, a pathology or an output, is reported once as a warning, and counted.
+    it was gone for a while and came back; not at all while what brought it about is
+    said. Snapshots of other stages, totals or quantities have histories of their own.
+    Nothing here raises into training: what fails, a pathology or an output, is reported
+    once as a warning, and counted.
 
     Args:
         pathologies: What to look for.

@@ -37,6 +37,7 @@ class NoiseDominated(Pathology):
     needs: ClassVar[tuple[str, ...]] = ("grad_cosine",)
     follows: ClassVar[tuple[str, ...]] = (
         "non_finite",
+        "wrong_backward",
         "dead_units",
         "saturated_units",
         "underflow",
