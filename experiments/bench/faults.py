@@ -136,8 +136,8 @@ def main() -> int:
     parser.add_argument(
         "--controls",
         type=int,
-        default=41,
-        help=f"healthy runs of each network (41), in {len(CONTROLS)} ways in turn",
+        default=37,
+        help=f"healthy runs of each network (37), in {len(CONTROLS)} ways in turn",
     )
     parser.add_argument("--processes", type=int, default=2, help="at once (2)")
     parser.add_argument("--json", type=Path, help="write what was said of every run")
