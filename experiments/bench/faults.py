@@ -145,11 +145,10 @@ def main() -> int:
     seeds, controls = (
         (1, 8) if arguments.quick else (arguments.seeds, arguments.controls)
     )
-    chosen, console, begin = (
-        jobs(seeds, controls, arguments.quick),
-        Console(),
-        time.time(),
-    )
+    chosen = jobs(seeds, controls, arguments.quick)
+    # A pipe has no width of its own, and the tables have many columns.
+    console = Console() if sys.stdout.isatty() else Console(width=140)
+    begin = time.time()
     runs: list[Run] = []
     context = get_context("spawn")
     with (
