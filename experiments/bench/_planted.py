@@ -1,101 +1,43 @@
-"""Faults to plant into a healthy run, and what names them rightly."""
+"""Faults to plant into a healthy run, and what names them rightly.
+
+What is right was written down before any rule was asked: `right` names the cause,
+`also` is a true symptom of it. A finding of neither is a false one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from gradlab import Monitor, Snapshot
-from gradlab.quantities import (
-    GradNonFinite,
-    GradNorm,
-    GradRMS,
-    GradZeros,
-    ParamNorm,
-    Quantity,
-    Saturation,
-    UpdateRatio,
-)
+from ._net import Net, Residual
+from ._trace import Change
 
-from ._zoo import Net
+LATE = 20
+"""The step at which faults begin that do not begin at the start."""
 
-QUANTITIES: tuple[Quantity, ...] = (
-    GradNorm(),
-    GradRMS(),
-    GradNonFinite(),
-    GradZeros(),
-    ParamNorm(),
-    UpdateRatio(),
-    Saturation(),
-)
+
+def _everywhere(net: Net) -> bool:
+    return True
 
 
 @dataclass(frozen=True)
-class Fault:
+class Fault(Change):
     """One thing that goes wrong.
 
     Attributes:
-        name: Its name.
         right: Codes of pathologies that name it rightly.
-        fits: Whether it is one in this network.
-        plant: Changes the new model.
-        at_step: Changes the model before a step.
-        loss: Changes the loss, from the step, the loss and the output.
-        grads: Changes the gradients before the optimizer sees them.
-        learning_rate: What the learning rate is multiplied by.
-        inputs: What the inputs are multiplied by.
+        also: Codes of what is true besides: a consequence that can be seen.
+        fits: Whether it is a fault in this network.
         seen_at: The first step at which it can be seen.
     """
 
-    name: str
-    right: frozenset[str]
-    fits: Callable[[Net], bool] = lambda net: True
-    plant: Callable[[nn.Sequential], None] = lambda model: None
-    at_step: Callable[[nn.Sequential, int], None] = lambda model, step: None
-    loss: Callable[[int, Tensor, Tensor], Tensor] = lambda step, loss, output: loss
-    grads: Callable[[nn.Module], None] = lambda model: None
-    learning_rate: float = 1.0
-    inputs: float = 1.0
+    right: frozenset[str] = frozenset()
+    also: frozenset[str] = frozenset()
+    fits: Callable[[Net], bool] = _everywhere
     seen_at: int = 0
-
-
-def trace(net: Net, seed: int, steps: int, fault: Fault | None) -> Iterator[Snapshot]:
-    """Train, and yield the snapshot of each step.
-
-    Args:
-        net: What to train.
-        seed: Of its weights and its batches.
-        steps: How many.
-        fault: What to plant; None for a control.
-    """
-    fault = fault or Fault("none", frozenset())
-    torch.manual_seed(seed)
-    maker = torch.Generator().manual_seed(seed + 1000)
-    model = net.build()
-    fault.plant(model)
-    optimizer = net.optimizer(model, fault.learning_rate)
-    seen: list[Snapshot] = []
-    with Monitor(
-        model,
-        optimizer,
-        quantities=QUANTITIES,
-        activations=True,
-        sinks=[seen.append],
-    ):
-        for step in range(steps):
-            fault.at_step(model, step)
-            x, y = net.batch(maker)
-            optimizer.zero_grad()
-            output = model(x if fault.inputs == 1 else x * fault.inputs)
-            loss = nn.functional.cross_entropy(output, y)
-            fault.loss(step, loss, output).backward()
-            fault.grads(model)
-            optimizer.step()
-            yield from seen
-            seen.clear()
 
 
 def _weights(model: nn.Module) -> list[nn.Parameter]:
@@ -104,8 +46,8 @@ def _weights(model: nn.Module) -> list[nn.Parameter]:
     return [p for m in layers for p in m._parameters.values() if p is not None]
 
 
-def _scale(factor: float) -> Callable[[nn.Sequential], None]:
-    def plant(model: nn.Sequential) -> None:
+def _scale(factor: float) -> Callable[[nn.Module], None]:
+    def plant(model: nn.Module) -> None:
         with torch.no_grad():
             for p in _weights(model)[:-2]:
                 if p.ndim > 1:
@@ -114,66 +56,89 @@ def _scale(factor: float) -> Callable[[nn.Sequential], None]:
     return plant
 
 
-def _sigmoids(model: nn.Sequential) -> None:
-    for i, layer in enumerate(model):
-        if isinstance(layer, nn.ReLU | nn.Tanh | nn.GELU):
-            model[i] = nn.Sigmoid()
+def _replace(model: nn.Module, kinds: type | tuple[type, ...], new: type) -> None:
+    for parent in model.modules():
+        for name, child in parent.named_children():
+            if isinstance(child, kinds):
+                setattr(parent, name, new())
 
 
-def _torch_init(model: nn.Sequential) -> None:
+def _sigmoids(model: nn.Module) -> None:
+    acts = (nn.ReLU, nn.Tanh, nn.GELU, nn.SELU, nn.LeakyReLU, nn.ELU, nn.SiLU)
+    _replace(model, acts, nn.Sigmoid)
+
+
+def _torch_init(model: nn.Module) -> None:
     """PyTorch's own initialization, gain √(1/3), under ReLU: too small for depth."""
-    for layer in model:
+    for layer in model.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d):
             layer.reset_parameters()
 
 
-def _activated(model: nn.Sequential) -> list[int]:
-    """Places of the layers with a bias that a ReLU comes after."""
+def _no_residual(model: nn.Module) -> None:
+    """Neither skips nor normalization: a plain deep stack."""
+    _replace(model, (nn.LayerNorm, nn.RMSNorm, nn.BatchNorm2d), nn.Identity)
+    for module in model.modules():
+        if isinstance(module, Residual):
+            module.skips = False
+
+
+def _activated(model: nn.Module) -> list[nn.Module]:
+    """The layers with a bias that a ReLU comes after."""
     kinds = (nn.Linear, nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d)
-    pairs = zip(model, list(model)[1:], strict=False)
     return [
-        i
-        for i, (layer, after) in enumerate(pairs)
-        if isinstance(layer, kinds) and isinstance(after, nn.ReLU)
+        layer
+        for stack in model.modules()
+        if isinstance(stack, nn.Sequential)
+        for layer, after in zip(stack, list(stack)[1:], strict=False)
+        if isinstance(layer, kinds)
+        and isinstance(after, nn.ReLU)
+        and layer.bias is not None
     ]
 
 
-def _dead(model: nn.Sequential) -> None:
-    places = _activated(model)
-    layer = model[places[len(places) // 2]]
-    assert isinstance(layer, nn.Linear | nn.Conv2d | nn.BatchNorm1d | nn.BatchNorm2d)
+def _dead(model: nn.Module) -> None:
+    layers = _activated(model)
     with torch.no_grad():
-        assert layer.bias is not None
-        layer.bias.fill_(-30.0)
+        layers[len(layers) // 2].get_parameter("bias").fill_(-30.0)
 
 
-def _middle(model: nn.Sequential) -> nn.Module:
-    """A layer in the middle, or the body of a recurrent network."""
-    owners = [m for m in model if next(m.parameters(), None) is not None]
+def _middle(model: nn.Module) -> nn.Module:
+    """A part in the middle that owns parameters, or the body of a recurrent network."""
+    owners = [m for m in model.children() if next(m.parameters(), None) is not None]
+    if not isinstance(model, nn.Sequential):
+        leaves = (nn.Linear, nn.Conv2d)
+        owners = [m for m in model.modules() if isinstance(m, leaves)]
     return owners[(len(owners) - 1) // 2]
 
 
-def _detach(model: nn.Sequential) -> None:
-    _middle(model).register_forward_hook(lambda module, args, out: out.detach())
+def _detached(module: nn.Module, args: object, out: Tensor) -> Tensor:
+    return out.detach()
 
 
-def _bad_root(model: nn.Sequential, step: int) -> None:
-    """From step 20 a root of zero beside a layer: finite forward, NaN backward."""
-    if step == 20:
-        _middle(model).register_forward_hook(
-            lambda module, args, out: out + (out * 0).square().sum().sqrt()
-        )
+def _detach(model: nn.Module) -> None:
+    _middle(model).register_forward_hook(_detached)
 
 
-def _freeze(model: nn.Sequential, step: int) -> None:
-    if step == 20:
+def _rooted(module: nn.Module, args: object, out: Tensor) -> Tensor:
+    return out + (out * 0).square().sum().sqrt()
+
+
+def _bad_root(model: nn.Module, step: int) -> None:
+    """A root of zero beside a layer: finite forward, NaN backward."""
+    if step == LATE:
+        _middle(model).register_forward_hook(_rooted)
+
+
+def _freeze(model: nn.Module, step: int) -> None:
+    if step == LATE:
         _middle(model).requires_grad_(False)
         for p in _middle(model).parameters():
             p.grad = None
 
 
 def _log_of_zero(step: int, loss: Tensor, output: Tensor) -> Tensor:
-    return loss + (output * 0).abs().log().mean() if step >= 20 else loss
+    return loss + (output * 0).abs().log().mean() if step >= LATE else loss
 
 
 def _float16(model: nn.Module) -> None:
@@ -183,21 +148,52 @@ def _float16(model: nn.Module) -> None:
             p.grad.copy_((p.grad * 3e-6).half())
 
 
-def _zero_layer(model: nn.Sequential) -> None:
+def _zero_layer(model: nn.Module) -> None:
     with torch.no_grad():
         for p in _middle(model).parameters():
             p.zero_()
 
 
-def _spectral_radius(model: nn.Sequential) -> None:
-    with torch.no_grad():
-        for name, p in model.named_parameters():
-            if "weight_hh" in name:
-                p.copy_(torch.eye(p.shape[0]) * 3.0)
+def _spectral_radius(factor: float) -> Callable[[nn.Module], None]:
+    def plant(model: nn.Module) -> None:
+        with torch.no_grad():
+            for name, p in model.named_parameters():
+                if "weight_hh" in name:
+                    p.copy_(torch.eye(p.shape[0]) * factor)
+
+    return plant
+
+
+def _inputs(factor: float, since: int = 0) -> Callable[..., tuple[Tensor, Tensor]]:
+    def data(step: int, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return (x * factor if step >= since else x), y
+
+    return data
+
+
+def _noise(model: nn.Module) -> None:
+    """The gradient of the middle is noise of the right size, as of a wrong backward."""
+    for p in _middle(model).parameters():
+        if p.grad is not None:
+            noise = torch.randn_like(p.grad)
+            p.grad.copy_(noise * (p.grad.norm() / noise.norm()))
 
 
 def _depth(net: Net) -> int:
     return sum(p.ndim > 1 for p in _weights(net.build()))
+
+
+def _plain_and_deep(least: int) -> Callable[[Net], bool]:
+    return lambda net: net.plain and _depth(net) >= least
+
+
+def _has(*kinds: type) -> Callable[[Net], bool]:
+    return lambda net: any(isinstance(m, kinds) for m in net.build().modules())
+
+
+def _is_relu_rnn(net: Net) -> bool:
+    cells = [m for m in net.build().modules() if isinstance(m, nn.RNN)]
+    return any(cell.nonlinearity == "relu" for cell in cells)
 
 
 def _set(*codes: str) -> frozenset[str]:
@@ -205,63 +201,122 @@ def _set(*codes: str) -> frozenset[str]:
 
 
 UNSTABLE = _set("update_too_large", "sudden_growth", "non_finite")
+TOO_STEEP = UNSTABLE | _set("exploding", "exploding_activations")
+AFTERMATH = _set("dead_units", "saturated_units")
 
 FAULTS: tuple[Fault, ...] = (
     Fault(
         "sigmoid_depth",
-        _set("vanishing"),
-        lambda net: net.plain and _depth(net) >= 6,
         plant=_sigmoids,
+        fits=_plain_and_deep(6),
+        right=_set("vanishing"),
+        also=_set("update_too_small"),
     ),
     Fault(
         "tiny_init",
-        _set("vanishing"),
-        lambda net: net.plain and _depth(net) >= 6,
         plant=_scale(0.2),
+        fits=_plain_and_deep(6),
+        right=_set("vanishing"),
+        also=_set("update_too_small", "update_too_large"),
     ),
     Fault(
         "torch_init_in_depth",
-        _set("vanishing"),
-        lambda net: net.plain and _depth(net) >= 10,
         plant=_torch_init,
+        # SELU and GELU are no ReLU: there the gain of 1 / √3 may be enough.
+        fits=lambda net: _plain_and_deep(10)(net) and _has(nn.ReLU)(net),
+        right=_set("vanishing"),
+        also=_set("update_too_small"),
+    ),
+    Fault(
+        "no_residual",
+        plant=_no_residual,
+        fits=lambda net: _has(Residual)(net) and _depth(net) >= 8,
+        right=_set("vanishing"),
+        also=_set("update_too_small"),
     ),
     Fault(
         "huge_init",
-        _set("exploding", "saturated_units", *UNSTABLE),
-        lambda net: net.plain and _depth(net) >= 5,
         plant=_scale(5.0),
+        fits=_plain_and_deep(5),
+        right=TOO_STEEP | _set("saturated_units"),
+        also=AFTERMATH,
     ),
-    Fault("learning_rate_x300", UNSTABLE | _set("dead_units"), learning_rate=300.0),
-    Fault("learning_rate_x1e-7", _set("update_too_small"), learning_rate=1e-7),
+    Fault(
+        "learning_rate_x300",
+        learning_rate=300.0,
+        right=UNSTABLE,
+        also=AFTERMATH | TOO_STEEP | _set("noise_dominated"),
+    ),
+    Fault(
+        "learning_rate_x100",
+        learning_rate=100.0,
+        right=UNSTABLE,
+        also=AFTERMATH | TOO_STEEP | _set("noise_dominated"),
+    ),
+    Fault("learning_rate_x1e-7", learning_rate=1e-7, right=_set("update_too_small")),
     Fault(
         "dead_relu",
-        _set("dead_units"),
-        lambda net: bool(_activated(net.build())),
         plant=_dead,
+        fits=lambda net: bool(_activated(net.build())),
+        right=_set("dead_units"),
+        also=_set("update_too_small"),
     ),
     Fault(
         "saturated_tanh",
-        _set("vanishing", "saturated_units"),
-        lambda net: any(isinstance(m, nn.Tanh) for m in net.build()),
-        inputs=100.0,
+        data=_inputs(100.0),
+        fits=_has(nn.Tanh),
+        right=_set("vanishing", "saturated_units"),
     ),
-    Fault("frozen_layer", _set("disconnected"), at_step=_freeze, seen_at=20),
-    Fault("detached_branch", _set("disconnected"), plant=_detach),
+    Fault(
+        "broken_inputs",
+        data=_inputs(1e4, LATE),
+        fits=_plain_and_deep(4),
+        right=TOO_STEEP | _set("saturated_units"),
+        also=AFTERMATH,
+        seen_at=LATE,
+    ),
+    Fault("frozen_layer", at_step=_freeze, right=_set("disconnected"), seen_at=LATE),
+    Fault("detached_branch", plant=_detach, right=_set("disconnected")),
     Fault(
         "zero_layer",
-        _set("dead_units"),
-        # Behind a tanh a layer of zeros recovers by itself.
-        lambda net: net.plain and bool(_activated(net.build())),
         plant=_zero_layer,
+        # Behind a tanh a layer of zeros recovers by itself.
+        fits=lambda net: net.plain and bool(_activated(net.build())),
+        right=_set("dead_units"),
+        also=_set("update_too_small"),
     ),
-    Fault("float16_underflow", _set("underflow"), grads=_float16),
-    Fault("log_of_zero", _set("non_finite"), loss=_log_of_zero, seen_at=20),
-    Fault("bad_root", _set("non_finite"), at_step=_bad_root, seen_at=20),
+    Fault(
+        "float16_underflow",
+        grads=_float16,
+        right=_set("underflow"),
+        also=_set("update_too_small", "dead_units"),
+    ),
+    Fault("log_of_zero", loss=_log_of_zero, right=_set("non_finite"), seen_at=LATE),
+    Fault("bad_root", at_step=_bad_root, right=_set("non_finite"), seen_at=LATE),
     Fault(
         "spectral_radius_3",
-        UNSTABLE,
-        lambda net: net.name == "rnn_relu",
-        plant=_spectral_radius,
+        plant=_spectral_radius(3.0),
+        fits=_is_relu_rnn,
+        right=TOO_STEEP,
+        also=AFTERMATH,
+    ),
+    Fault(
+        "spectral_radius_1.6",
+        plant=_spectral_radius(1.6),
+        fits=lambda net: _is_relu_rnn(net) and not net.adapts,
+        right=TOO_STEEP,
+        also=AFTERMATH,
+    ),
+    Fault(
+        "clipped_to_nothing",
+        clip=0.01,
+        right=_set("clipping_always_on"),
+        also=_set("update_too_small"),
+    ),
+    Fault(
+        "noise_for_a_gradient",
+        grads=_noise,
+        right=_set("noise_dominated"),
     ),
 )
 """Every fault."""

@@ -57,9 +57,10 @@ class Watchdog:
     """Asks the pathologies about each snapshot, and hands what they find to outputs.
 
     A thing is said once. It is said again when it has become ten times worse, or when
-    it was gone for a while and came back. Snapshots of other stages, totals or
-    quantities have histories of their own. Nothing here raises into training: what
-    fails, a pathology or an output, is reported once as a warning, and counted.
+    it was gone for a while and came back; not at all while what brought it about is
+    said. Snapshots of other stages, totals or quantities have histories of their own.
+    Nothing here raises into training: what fails, a pathology or an output, is reported
+    once as a warning, and counted.
 
     Args:
         pathologies: What to look for.
@@ -142,8 +143,7 @@ class Watchdog:
         reasons: dict[str, str] = {}
         for one in self.pathologies:
             lacking = [
-                set(one.needs).difference(history.quantities)
-                for history in self._histories.values()
+                one.lacks(history.quantities) for history in self._histories.values()
             ]
             if lacking and all(lacking):
                 few = ", ".join(sorted(min(lacking, key=len)))
@@ -178,7 +178,7 @@ class Watchdog:
 
     def _ask(self, pathology: Pathology, key: Key, history: History) -> list[Finding]:
         """What a pathology finds, if it is news."""
-        if not set(pathology.needs).issubset(history.quantities):
+        if pathology.lacks(history.quantities):
             return []
         finding = self._try(pathology, history)
         said = self._said.get((key, pathology.code))
@@ -188,6 +188,8 @@ class Watchdog:
                 if said.silent >= self.forget:
                     del self._said[key, pathology.code]
             return []
+        if self._is_explained(pathology, key):
+            return []
         # Beyond infinity there is no worse.
         worst = said is not None and math.isinf(said.level)
         if said is not None and (worst or finding.level < 10 * said.level):
@@ -195,6 +197,15 @@ class Watchdog:
             return []
         self._said[key, pathology.code] = _Said(finding.level)
         return [finding]
+
+    def _is_explained(self, pathology: Pathology, key: Key) -> bool:
+        """Whether its cause, or itself in another snapshot of the step, is said now."""
+        return any(
+            code in pathology.follows or (code == pathology.code and other != key)
+            for other, code in self._said
+            # Activations have no total: they are everyone's.
+            if other[1] == key[1] or not other[1] or not key[1]
+        )
 
     def dump(self, reason: str = "asked for") -> None:
         """Write the kept steps to `recording` now, as when the run crashes.

@@ -23,9 +23,9 @@ class ClippingAlwaysOn(Pathology):
         recent: Over how many readings.
     """
 
-    coefficient: float = 0.1
+    coefficient: float = 0.05
     share: float = 0.95
-    recent: int = 32
+    recent: int = 16
 
     code: ClassVar[str] = "clipping_always_on"
     needs: ClassVar[tuple[str, ...]] = ("clip_coefficient",)

@@ -29,6 +29,12 @@ class DeadUnits(Pathology):
 
     code: ClassVar[str] = "dead_units"
     needs: ClassVar[tuple[str, ...]] = ("grad_zeros", "grad_norm")
+    follows: ClassVar[tuple[str, ...]] = (
+        "non_finite",
+        "underflow",
+        "update_too_large",
+        "sudden_growth",
+    )
 
     def __call__(self, history: History) -> Finding | None:
         """Look at the share of zeros in the last readings.

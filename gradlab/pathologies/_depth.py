@@ -25,7 +25,7 @@ class Profile(NamedTuple):
     """Parameters that play the same part, one after the other.
 
     Attributes:
-        part: `"weights"` or `"biases"`.
+        part: `"weights"`, `"biases"` or `"outputs"`.
         rows: Their places among the rows, the first layer first.
     """
 
@@ -88,18 +88,38 @@ def biases(rows: Sequence[Row]) -> list[int]:
     ]
 
 
+def pairs(rows: Sequence[Row]) -> tuple[tuple[int, int], ...]:
+    """Places of a layer's first weight and its bias, the first layer first.
+
+    Args:
+        rows: All rows.
+    """
+    weights: dict[str, int] = {}
+    for i, row in enumerate(rows):
+        if is_weight(row):
+            weights.setdefault(layer_of(row), i)
+    of_layer = {layer_of(rows[i]): i for i in reversed(biases(rows))}
+    return tuple((i, of_layer[name]) for name, i in weights.items() if name in of_layer)
+
+
 def profiles(rows: Sequence[Row]) -> tuple[Profile, ...]:
     """The largest group of weights of one kind, and that of their biases.
 
     Of one kind are parameters of one shape whose names differ in numbers only. Where no
-    such group has four, all weights make one.
+    such group has four, all weights make one. Where there are no parameters, outputs
+    of modules take their place.
 
     Args:
         rows: All rows, in the order of the model.
     """
     found: list[Profile] = []
     weights = [i for i, row in enumerate(rows) if is_weight(row)]
-    for part, places in (("weights", weights), ("biases", biases(rows))):
+    of_parameters = any(row.kind == "parameter" for row in rows)
+    outputs = (
+        [] if of_parameters else [i for i, r in enumerate(rows) if r.kind == "layer"]
+    )
+    parts = (("weights", weights), ("biases", biases(rows)), ("outputs", outputs))
+    for part, places in parts:
         groups: dict[object, list[int]] = {}
         for i in places:
             key = re.sub(r"\d+", "*", rows[i].name), rows[i].shape
@@ -109,6 +129,23 @@ def profiles(rows: Sequence[Row]) -> tuple[Profile, ...]:
         if len(chosen) >= LEAST:
             found.append(Profile(part, np.array(chosen, dtype=np.intp)))
     return tuple(found)
+
+
+def steady(y: Array) -> float:
+    """What a step in depth changes in the middle: half the median of y₂ − y₀, y₃ − y₁.
+
+    One jump, as where a mean over positions makes one output of many, does not move
+    it, nor do layers and activation functions in turn.
+
+    Args:
+        y: One number a layer; NaN are left out.
+
+    Example:
+        >>> steady(np.array([0.0, 1.0, 2.0, 3.0, 40.0, 41.0, 42.0, 43.0]))
+        1.0
+    """
+    y = y[np.isfinite(y)]
+    return float(np.median(y[2:] - y[:-2])) / 2 if len(y) > 2 else math.nan
 
 
 def slope(y: Array, z: float = 1.96) -> Slope | None:

@@ -29,6 +29,13 @@ class Exploding(Pathology):
 
     code: ClassVar[str] = "exploding"
     needs: ClassVar[tuple[str, ...]] = ("grad_rms",)
+    instead: ClassVar[tuple[str, ...]] = ("output_grad_rms",)
+    follows: ClassVar[tuple[str, ...]] = (
+        "non_finite",
+        "dead_units",
+        "update_too_large",
+        "sudden_growth",
+    )
     every: ClassVar[int] = 8
 
     def __call__(self, history: History) -> Finding | None:

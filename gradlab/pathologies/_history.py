@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._snapshot import Row, Snapshot
-from ._depth import Array, Profile, biases, is_weight, profiles
+from ._depth import Array, Profile, biases, is_weight, pairs, profiles
 
 
 class History:
@@ -35,6 +35,7 @@ class History:
         parameters: The places of the parameters.
         weights: The places of parameters of two dimensions or more.
         biases: The places of the vectors that belong to one of these.
+        pairs: A weight and the bias of the same layer, by their places.
     """
 
     def __init__(self, window: int = 64, start: int = 10) -> None:
@@ -49,6 +50,7 @@ class History:
         self.seen = 0
         self.profiles: tuple[Profile, ...] = ()
         self.parameters = self.weights = self.biases = np.zeros(0, dtype=np.intp)
+        self.pairs: tuple[tuple[int, int], ...] = ()
         self._last: tuple[Row, ...] = ()
         self._where: NDArray[np.intp] | None = None
         self._steps = np.zeros(2 * window, dtype=np.int64)
@@ -114,6 +116,7 @@ class History:
         parameters = [i for i, row in enumerate(self.rows) if row.kind == "parameter"]
         self.parameters = np.array(parameters, dtype=np.intp)
         self.biases = np.array(biases(self.rows), dtype=np.intp)
+        self.pairs = pairs(self.rows)
 
     def __len__(self) -> int:
         """How many snapshots are kept."""

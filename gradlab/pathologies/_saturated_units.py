@@ -29,6 +29,11 @@ class SaturatedUnits(Pathology):
 
     code: ClassVar[str] = "saturated_units"
     needs: ClassVar[tuple[str, ...]] = ("saturation",)
+    follows: ClassVar[tuple[str, ...]] = (
+        "non_finite",
+        "update_too_large",
+        "sudden_growth",
+    )
 
     def __call__(self, history: History) -> Finding | None:
         """Look at the modules in the order of the forward pass.

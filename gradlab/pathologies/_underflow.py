@@ -33,6 +33,11 @@ class Underflow(Pathology):
 
     code: ClassVar[str] = "underflow"
     needs: ClassVar[tuple[str, ...]] = ("grad_zeros", "grad_rms")
+    follows: ClassVar[tuple[str, ...]] = (
+        "dead_units",
+        "update_too_large",
+        "sudden_growth",
+    )
 
     def __call__(self, history: History) -> Finding | None:
         """Look at the weights of the last readings.

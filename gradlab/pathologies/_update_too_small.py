@@ -29,6 +29,15 @@ class UpdateTooSmall(Pathology):
 
     code: ClassVar[str] = "update_too_small"
     needs: ClassVar[tuple[str, ...]] = ("update_ratio",)
+    follows: ClassVar[tuple[str, ...]] = (
+        "non_finite",
+        "disconnected",
+        "dead_units",
+        "saturated_units",
+        "vanishing",
+        "underflow",
+        "clipping_always_on",
+    )
 
     def __call__(self, history: History) -> Finding | None:
         """Look at the last updates.

@@ -3,7 +3,8 @@ from collections.abc import Callable, Sequence
 import pytest
 import torch
 
-from experiments.bench._planted import FAULTS, trace
+from experiments.bench._planted import FAULTS
+from experiments.bench._trace import trace
 from experiments.bench._zoo import NETS
 from gradlab import Row, Snapshot
 from gradlab.monitor import Watchdog
@@ -26,8 +27,9 @@ def watch() -> Watch:
         nets, faults = {n.name: n for n in NETS}, {f.name: f for f in FAULTS}
         assert faults[fault].fits(nets[net])
         watchdog = Watchdog([pathology], outputs=[])
-        for snapshot in trace(nets[net], 0, 40, faults[fault]):
-            watchdog(snapshot)
+        for seen in trace(nets[net], 0, 40, faults[fault]):
+            for snapshot in seen.snapshots:
+                watchdog(snapshot)
         assert watchdog.failures == 0
         return watchdog.findings
 

@@ -3,9 +3,18 @@ from collections.abc import Callable
 import pytest
 
 from gradlab import Snapshot
-from gradlab.pathologies import ClippingAlwaysOn, History
+from gradlab.pathologies import ClippingAlwaysOn, Finding, History, Pathology
 
+Watch = Callable[[Pathology, str, str], list[Finding]]
 Table = Callable[..., Snapshot]
+
+
+@pytest.mark.parametrize("net", ["mlp_relu_4", "mlp_batch_norm"])
+def test_a_clip_value_a_hundred_times_too_small(watch: Watch, net: str) -> None:
+    (finding,) = watch(ClippingAlwaysOn(), net, "clipped_to_nothing")
+    assert finding.step == 16
+    assert 0.002 < finding.evidence["coefficient"] < 0.1
+    assert finding.evidence["share_clipped"] == 1
 
 
 @pytest.mark.parametrize(("coefficient", "said"), [(0.01, True), (0.5, False)])
