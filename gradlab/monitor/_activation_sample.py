@@ -1,6 +1,6 @@
 """A sample of the entries of an output or its gradient: one pass over a few of them.
 
-Of a tensor of more than 4096 entries every k-th is taken, so many that there are about
+Of a tensor of more than 8192 entries every k-th is taken, so many that there are about
 4096 of them, or one in 128 of a tensor so large that this is more. k has no factor in
 common with a dimension: every position of a batch, every unit and every channel has its
 share, and what only one position in a thousand has, as the gradient of a classifier
@@ -24,18 +24,18 @@ _MOST_APART = 128
 
 
 def sampled(tensor: Tensor) -> Tensor:
-    """A copy of some entries of a tensor, or of all, in its shape.
+    """A copy of some entries of a tensor, flat, or of all, in its shape.
 
     Args:
         tensor: One that needs no gradient, dense.
 
     Returns:
-        At most 4096 entries or one in 128, in the order in which they are in memory.
+        About 4096 entries or one in 128, in the order in which they are in memory.
     """
     n = tensor.numel()
-    if n <= ENTRIES:
-        return tensor.clone()
     step = _step(n)
+    if step == 1:
+        return tensor.clone()
     if tensor.is_contiguous():
         return torch.as_strided_copy(tensor, ((n + step - 1) // step,), (step,))
     few = _flat(tensor)[::step]
@@ -50,11 +50,12 @@ def has_all_units(tensor: Tensor, axis: int) -> bool:
         axis: Where its units are.
     """
     n = tensor.numel()
-    if n <= ENTRIES:
+    step = _step(n)
+    if step == 1:
         return True
     if not tensor.is_contiguous():
         return False
-    step, inner = _step(n), tensor.stride(axis)
+    inner = tensor.stride(axis)
     # Either none is stepped over, or every place of a period is met.
     return inner >= step or inner * tensor.shape[axis] * step <= n
 
@@ -62,10 +63,10 @@ def has_all_units(tensor: Tensor, axis: int) -> bool:
 @lru_cache(maxsize=4096)
 def _step(n: int) -> int:
     """How far apart the entries are."""
-    step = min(math.ceil(n / ENTRIES), _MOST_APART)
-    while math.gcd(step, n) > 1:
-        step += 1
-    return step
+    step = min(max(n // ENTRIES, 1), _MOST_APART)
+    # The nearest that has no factor in common; 1 has none.
+    near = (step + sign * far for far in range(step) for sign in (-1, 1))
+    return next(k for k in near if math.gcd(k, n) == 1)
 
 
 def _flat(tensor: Tensor) -> Tensor:

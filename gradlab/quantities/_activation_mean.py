@@ -16,7 +16,7 @@ from ._quantity import Feed, Quantity
 class ActivationMean(Quantity):
     """The mean of a module's output.
 
-    Of an output of more than 4096 entries it is estimated from a sample of them, right
+    Of an output of more than 8192 entries it is estimated from a sample of them, right
     to 1.6 % of their standard deviation.
 
     Example:

@@ -16,7 +16,7 @@ from ._quantity import Feed, Quantity
 class ActivationRMS(Quantity):
     """The root mean square of a module's output.
 
-    Of an output of more than 4096 entries it is estimated from a sample of them, right
+    Of an output of more than 8192 entries it is estimated from a sample of them, right
     to some per cent: 1.1 % for normally distributed ones.
 
     Example:
