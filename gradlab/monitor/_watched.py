@@ -78,15 +78,24 @@ def gradient_carrier(output: object) -> Tensor | None:
             of them.
     """
     for tensor in _tensors(output):
-        # A DTensor's numbers would be those of one shard.
-        if (
-            tensor.requires_grad
-            and (tensor.is_floating_point() or tensor.is_complex())
-            and tensor.numel()
-            and not hasattr(tensor, "full_tensor")
-        ):
+        if carries_gradient(tensor):
             return tensor
     return None
+
+
+def carries_gradient(tensor: Tensor) -> bool:
+    """Whether a gradient goes back through a tensor, and can be measured.
+
+    Args:
+        tensor: An output.
+    """
+    return (
+        tensor.requires_grad
+        and (tensor.is_floating_point() or tensor.is_complex())
+        and tensor.numel() > 0
+        # A DTensor's numbers would be those of one shard.
+        and (type(tensor) is Tensor or not hasattr(tensor, "full_tensor"))
+    )
 
 
 def unit_axis(

@@ -4,13 +4,16 @@ To add one: the file, its line here, and `tests/quantities/test_x.py`. A number 
 moment gives yet is one more moment in `_moments.py`.
 """
 
+from ._activation_gain import ActivationGain as ActivationGain
 from ._activation_mean import ActivationMean as ActivationMean
 from ._activation_moments import (
     InactiveCount as InactiveCount,
+    InputGradNorm as InputGradNorm,
     OutsideCount as OutsideCount,
     Total as Total,
     UnitCount as UnitCount,
     active_units as active_units,
+    is_activation_function as is_activation_function,
 )
 from ._activation_rms import ActivationRMS as ActivationRMS
 from ._clip_coefficient import ClipCoefficient as ClipCoefficient
@@ -36,6 +39,7 @@ from ._quantity import Feed as Feed, Quantity as Quantity, ratio as ratio
 from ._saturation import Saturation as Saturation
 from ._update_cosine import UpdateCosine as UpdateCosine
 from ._update_ratio import UpdateRatio as UpdateRatio
+from ._weight_gain import WeightGain as WeightGain
 
 quantities: tuple[Quantity, ...] = (
     GradNorm(),
@@ -54,5 +58,7 @@ quantities: tuple[Quantity, ...] = (
     ActivationMean(),
     DeadUnits(),
     Saturation(),
+    WeightGain(),
+    ActivationGain(),
 )
 """Every quantity there is, with its default options."""

@@ -16,6 +16,9 @@ from ._quantity import Feed, Quantity
 class ActivationMean(Quantity):
     """The mean of a module's output.
 
+    Of an output of more than 8192 entries it is estimated from a sample of them, right
+    to 1.6 % of their standard deviation.
+
     Example:
         >>> import torch
         >>> ActivationMean()(*torch.tensor([4.0, 6.0]))

@@ -9,9 +9,10 @@ from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from ._moment import Moment, Of, Reduce
+from ._moments import Norm
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,21 @@ class OutsideCount(Moment):
         inside = [((v - middle).abs_() <= half).sum() for v in values]
         counts = [v.numel() - n for v, n in zip(values, inside, strict=True)]
         return torch.stack(counts).float()
+
+
+@dataclass(frozen=True)
+class InputGradNorm(Norm):
+    """√(m/n) ‖x̄‖: x̄ with n entries is what a module with m outputs sends back.
+
+    Over ‖ȳ‖ it is the ratio of the root mean squares of the two.
+    """
+
+    of: Of = "input"
+
+    @property
+    def degree(self) -> int:
+        """1: it is of a gradient."""
+        return 1
 
 
 @dataclass(frozen=True)
@@ -160,7 +176,7 @@ def active_units(tensor: Tensor, axis: int) -> Bool[Tensor, " units"]:
         # Mostly one row tells, and looking at a number costs no transfer.
         row = tensor
         for i in reversed(others):
-            row = row.select(i, 0)
+            row = row.select(i, tensor.shape[i] // 2)
         if bool(row.all()):
             return row != 0
         few = 1 if len(others) > 1 else min(16, tensor.shape[others[0]])
@@ -169,3 +185,14 @@ def active_units(tensor: Tensor, axis: int) -> Bool[Tensor, " units"]:
         if bool(found.all()):
             return found
     return tensor.abs().amax(others) != 0
+
+
+def is_activation_function(module: nn.Module) -> bool:
+    """Whether a module is a function without weights; a PReLU's slope is none.
+
+    Args:
+        module: Any module.
+    """
+    return isinstance(module, nn.PReLU) or not any(
+        parameter is not None for parameter in module._parameters.values()
+    )

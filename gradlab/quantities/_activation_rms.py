@@ -16,6 +16,9 @@ from ._quantity import Feed, Quantity
 class ActivationRMS(Quantity):
     """The root mean square of a module's output.
 
+    Of an output of more than 8192 entries it is estimated from a sample of them, right
+    to some per cent: 1.1 % for normally distributed ones.
+
     Example:
         >>> import torch
         >>> ActivationRMS()(*torch.tensor([4.0, 6.0]))

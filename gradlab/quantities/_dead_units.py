@@ -21,6 +21,10 @@ class DeadUnits(Quantity):
     before it, its gradient. One batch does not make a unit dead: the monitor's
     `dead_units` remembers when each was last active.
 
+    The share is exact. Of an output of more than 8192 entries a sample is looked at
+    first, which mostly has no zero; where it has one, nothing is said in this reading,
+    and from the next on all of the module's outputs are looked at.
+
     Args:
         window: After how many steps without activity the monitor calls a unit dead.
 

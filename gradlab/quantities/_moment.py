@@ -18,9 +18,10 @@ from torch import Tensor
 Reduce = Literal["norm", "sum", "max"]
 """How the moments of parts make that of the whole: √Σ m², Σ m, max m."""
 
-Of = Literal["gradient", "value", "units"]
-"""Which of a pair a moment looks at: an activation is gone when its gradient is there.
+Of = Literal["gradient", "value", "units", "input"]
+"""What a moment looks at: of a pair, or of other things that a module's call leaves.
 
+`input` is the gradient of the module's input, as far as it came through the module.
 `units` are two vectors: which units had a nonzero output, and a nonzero gradient.
 """
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from ._moment import Moment, Reduce, stored
-
-Of = Literal["gradient", "value"]
+from ._moment import Moment, Of, Reduce, stored
 
 
 @dataclass(frozen=True)

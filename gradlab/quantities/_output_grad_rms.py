@@ -17,7 +17,8 @@ class OutputGradRMS(Quantity):
     """The root mean square of ∂L/∂y: over depth, how the gradient vanishes or explodes.
 
     With a mean loss it shrinks with the batch and the number of microbatches: compare
-    the modules of one step, or the steps of one run.
+    the modules of one step, or the steps of one run. Of an output of more than 8192
+    entries it is estimated from a sample of them, right to some per cent.
 
     Example:
         >>> import torch

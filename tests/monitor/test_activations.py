@@ -18,12 +18,14 @@ from torch.utils.checkpoint import checkpoint
 
 from gradlab import Monitor, Snapshot
 from gradlab.quantities import (
+    ActivationGain,
     ActivationMean,
     ActivationRMS,
     DeadUnits,
     GradNorm,
     OutputGradRMS,
     Quantity,
+    WeightGain,
 )
 
 RMS: tuple[Quantity, ...] = (OutputGradRMS(), ActivationRMS())
@@ -419,13 +421,60 @@ def test_detaching_leaves_no_hook_and_late_backwards_are_not_booked() -> None:
     assert run.monitor.observe_activations(0) is None
 
 
-def test_no_activation_is_kept() -> None:
-    run = Run(mlp())
-    output = run.model(torch.randn(1000, 3))
-    loss(output).backward()
-    for calls in run.monitor._reader.activations._taps.calls.values():
-        for number in calls.numbers.values():
-            assert number.untyped_storage().nbytes() <= 8
+def test_samples_are_kept_until_the_step_is_read_and_no_activation() -> None:
+    model = nn.Sequential(nn.Linear(3, 64), nn.Tanh(), nn.Linear(64, 2))
+    run = Run(model)
+    loss(model(torch.randn(1000, 3))).backward()
+    taps = run.monitor._reader.activations._taps
+    kept = [t for call in taps.came for t in (call.value, call.grad)]
+    assert len(kept) == 6
+    assert max(t.untyped_storage().nbytes() for t in kept) <= 4 * 8192
+    run.optimizer.step()
+    assert not taps.came
+
+
+def test_what_is_kept_does_not_grow_with_the_number_of_calls() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Tanh())
+    expected = truth(copy.deepcopy(model), *[torch.full((1, 2), k / 9) for k in (1, 5)])
+    run = Run(model, quantities=[*RMS, WeightGain(), ActivationGain()])
+    taps = run.monitor._reader.activations._taps
+    most = 0
+    for k in range(600):
+        loss(model(torch.full((1, 2), (5 if k % 2 else 1) / 9))).backward()
+        most = max(most, len(taps.came))
+    assert most <= 512
+    run.optimizer.step()
+    check(run.seen[0], expected)
+    assert run.seen[0]["activation_gain", "1"] < 1
+
+
+def test_large_outputs_are_estimated() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(20, 300), nn.Tanh(), nn.Linear(300, 40))
+    batch = torch.randn(2000, 20)
+    expected = truth(copy.deepcopy(model), batch)
+    found = Run(model, quantities=[*RMS, ActivationMean()]).step(batch)
+    for name, (grad, value) in expected.items():
+        assert found["output_grad_rms", name] == pytest.approx(grad, rel=0.05), name
+        assert found["activation_rms", name] == pytest.approx(value, rel=0.05), name
+    assert found["activation_mean", "1"] == pytest.approx(
+        model[:2](batch).mean().item(), abs=0.05
+    )
+
+
+def test_a_parameter_returned_by_a_module_gets_no_lasting_hook() -> None:
+    class Table(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(2, 3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.weight
+
+    run = Run(Table())
+    for _ in range(3):
+        assert run.step(torch.ones(1))["activation_rms", "root"] > 0
+        assert not run.model.weight._backward_hooks
 
 
 def test_patterns_choose_modules() -> None:
@@ -515,9 +564,9 @@ def test_what_cannot_be_measured_is_said_once_and_training_goes_on() -> None:
 
     run = Run(nn.Linear(3, 2), quantities=[Broken(), GradNorm()])
     run.optimizer.zero_grad()
+    loss(run.model(torch.ones(2, 3))).backward()
     with pytest.warns(RuntimeWarning, match="root must be a tensor.*no kernel"):
-        loss(run.model(torch.ones(2, 3))).backward()
-    run.optimizer.step()
+        run.optimizer.step()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         loss(run.model(torch.ones(2, 3))).backward()

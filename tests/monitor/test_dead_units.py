@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -118,6 +120,31 @@ def test_channels_of_a_convolution_and_of_the_relu_after_it() -> None:
         model(torch.rand(4, 1, 6)).square().sum().backward()
         optimizer.step()
     assert seen[0] == pytest.approx([1 / 3, 1 / 3, 0.0])
+
+
+def test_a_large_output_is_looked_at_closely_once_a_sample_has_a_zero() -> None:
+    torch.manual_seed(0)
+    first = nn.Linear(3, 400)
+    model = nn.Sequential(first, nn.ReLU(), nn.Linear(400, 40))
+    with torch.no_grad():
+        first.bias[:100] = -100.0
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    seen: list[list[float]] = []
+    with Monitor(
+        model,
+        optimizer,
+        quantities=[DeadUnits(window=2)],
+        sinks=[lambda s: seen.append(s.column("dead_units").tolist())],
+    ) as monitor:
+        for _ in range(3):
+            optimizer.zero_grad()
+            model(torch.randn(200, 3)).square().sum().backward()
+            optimizer.step()
+        assert monitor.dead_units is not None
+        assert monitor.dead_units.dead("1").tolist() == list(range(100))
+    assert math.isnan(seen[0][1])
+    assert [row[2] for row in seen] == [0.0] * 3
+    assert seen[1:] == [[0.25, 0.25, 0.0]] * 2
 
 
 @pytest.mark.parametrize(
