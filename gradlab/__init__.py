@@ -32,7 +32,11 @@ if TYPE_CHECKING:
         Report as Report,
     )
     from ._snapshot import Row as Row, Snapshot as Snapshot
-    from .monitor import LiveGradcheck as LiveGradcheck, Monitor as Monitor
+    from .monitor import (
+        LiveGradcheck as LiveGradcheck,
+        Monitor as Monitor,
+        exponent_histogram as exponent_histogram,
+    )
     from .tensorboard import History as History, read_run as read_run
 
 _HOME = {
@@ -49,6 +53,7 @@ _HOME = {
     "Row": "._snapshot",
     "SampleInput": "._opinfo",
     "Snapshot": "._snapshot",
+    "exponent_histogram": ".monitor",
     "gradcheck": "._gradcheck",
     "read_run": ".tensorboard",
 }

@@ -7,6 +7,10 @@ from ._actions import (
     Stop as Stop,
     Warn as Warn,
 )
+from ._exponent_histogram import (
+    ExponentHistogram as ExponentHistogram,
+    exponent_histogram as exponent_histogram,
+)
 from ._live_gradcheck import LiveGradcheck as LiveGradcheck
 from ._monitor import Monitor as Monitor
 from ._non_finite import (

@@ -18,7 +18,6 @@ def measure(
     moments: Sequence[Moment],
     pairs: Sequence[Pair],
     scale: float | Tensor = 1.0,
-    cut: Sequence[Sharding | None] | None = None,
     device: torch.device | None = None,
 ) -> Tensor:
     """Each moment of each pair, on the host.
@@ -30,19 +29,17 @@ def measure(
         moments: What to measure.
         pairs: Values and their gradients, on any devices.
         scale: What the gradients were multiplied by; it is divided out.
-        cut: How the tensors are cut whose local parts are given; None: they say it.
         device: Where all of them are; None looks.
 
     Returns:
         float64 `[moments, pairs]` on the CPU.
     """
     values, grads = [value for value, _ in pairs], [grad for _, grad in pairs]
-    shardings: list[Sharding | None] = [None] * len(pairs) if cut is None else [*cut]
-    if cut is None:
-        for i, (value, grad) in enumerate(pairs):
-            # DTensor's own method: asking for it does not import torch.distributed.
-            if type(grad) is not Tensor and hasattr(grad, "full_tensor"):
-                values[i], grads[i], shardings[i] = local(value, grad)
+    shardings: list[Sharding | None] = [None] * len(pairs)
+    for i, (value, grad) in enumerate(pairs):
+        # DTensor's own method: asking for it does not import torch.distributed.
+        if type(grad) is not Tensor and hasattr(grad, "full_tensor"):
+            values[i], grads[i], shardings[i] = local(value, grad)
     if not pairs:
         return torch.empty(len(moments), 0, dtype=torch.float64)
     devices = {grad.device for grad in grads} if device is None else {device}
@@ -65,16 +62,20 @@ def _on_a_device(
     scale: float | Tensor,
 ) -> Tensor:
     """The moments of one device's tensors, brought to the host at once."""
-    device, n = grads[0].device, len(grads)
+    device = grads[0].device
     wide = torch.float32 if device.type in NO_FLOAT64 else torch.float64
     kernels = list(dict.fromkeys(moment.measured_as for moment in moments))
     columns = [kernel(values, grads).to(wide) for kernel in kernels]
     if isinstance(scale, Tensor):
         columns.append(scale.reshape(1).to(device, wide, non_blocking=True))
-    numbers = torch.cat(columns).to("cpu", torch.float64)
+    numbers = torch.cat([c.reshape(-1) for c in columns]).to("cpu", torch.float64)
     factor = numbers[-1] if isinstance(scale, Tensor) else scale
-    found = dict(zip(kernels, numbers[: len(kernels) * n].view(-1, n), strict=True))
-    rows = [m.refine(values, grads, found[m.measured_as]) for m in moments]
+    parts = numbers.split([column.numel() for column in columns])
+    found = {
+        kernel: part.view(column.shape)
+        for kernel, part, column in zip(kernels, parts, columns, strict=False)
+    }
+    rows = [m.refine(values, grads, found[m.measured_as], factor) for m in moments]
     if isinstance(factor, Tensor) or factor != 1.0:
         degrees = [m.degree for m in moments]
         rows = [r / factor**d if d else r for r, d in zip(rows, degrees, strict=True)]

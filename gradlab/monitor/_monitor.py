@@ -22,12 +22,13 @@ from ._non_finite import NonFiniteTrace
 from ._options import chosen_quantities
 from ._outputs import Terminal
 from ._sinks import Sink, Sinks
-from ._step_reader import OF_UPDATES, StepReader
+from ._step_reader import OF_MICROBATCHES, OF_UPDATES, StepReader
 from ._tiers import Tiers
 from ._watchdog import Watchdog
 
 _TIER: dict[Feed, str] = {
     **{"gradient": "gradient", "clipping": "gradient", "activation": "activation"},
+    **dict.fromkeys(OF_MICROBATCHES, "gradient"),
     **dict.fromkeys(OF_UPDATES, "update"),
 }
 
@@ -42,7 +43,8 @@ class Monitor:
     divided out. A step that `GradScaler` skips is not seen, except that a fused
     optimizer is called and its non-finite gradient reported.
 
-    Watching changes nothing: without activations the model gets no hook, the gradients
+    Watching changes nothing: without activations the model gets no hook (to measure
+    microbatches or single ranks, its parameters get one each), the gradients
     are only read, on their device, with one transfer to the host for all of them (and a
     second for those that float32 cannot hold). A step that is not read costs some
     dictionary lookups. What fails while watching is a warning, once, and is counted in
@@ -90,8 +92,8 @@ class Monitor:
         functions: Your Functions to compare beside gradlab's: a Function, a pair of one
             and its reference, or an OpInfo.
         scaler: The GradScaler of the run; its scale is divided out of the gradients of
-            activations, which nobody unscales. None finds the one whose `step` calls a
-            watched optimizer's.
+            activations, microbatches and single ranks, which nobody unscales. None
+            finds the one whose `step` calls a watched optimizer's.
         sinks: What is called with each snapshot, and with `finding(finding)` if it has
             that. A sink that fails is reported once, its losses are counted in `lost`,
             and training goes on.
@@ -153,7 +155,9 @@ class Monitor:
         codes = [pathology.code for pathology in looked_for]
         self._actions = Actions(actions, self._run, dry_run, codes)
         self._sinks = Sinks(sinks)
-        self._reader = StepReader(outline, chosen, tiers, self._sinks, self._run, clock)
+        self._reader = StepReader(
+            outline, chosen, tiers, self._sinks, self._run, clock, scaler
+        )
         self._trace: NonFiniteTrace | None = None
         self._live: LiveGradcheck | None = None
         try:

@@ -12,7 +12,6 @@ from .._snapshot import Row
 from ..quantities import Moment, Quantity
 from ._layers import Layers
 from ._measure import Pair, measure
-from ._shards import Sharding
 
 
 class Table(NamedTuple):
@@ -42,7 +41,6 @@ def tabulate(
     quantities: Sequence[Quantity],
     scale: float | Tensor = 1.0,
     total: str = "total",
-    cut: Sequence[Sharding | None] | None = None,
 ) -> Table:
     """Measure one pair a parameter, and combine them to layers and the total.
 
@@ -52,19 +50,22 @@ def tabulate(
         quantities: What to measure.
         scale: What the gradients were multiplied by; it is divided out.
         total: The name of the total row.
-        cut: How the tensors of `pairs` are cut, if these are local parts already.
     """
     there = [i for i, pair in enumerate(pairs) if pair is not None]
-    moments = list(dict.fromkeys(m for q in quantities for m in q.moments))
-    numbers = measure(
-        moments,
-        [pair for pair in pairs if pair is not None],
-        scale,
-        None if cut is None else [cut[i] for i in there],
-        layers.device,
-    )
-    found = dict(zip(moments, numbers, strict=True))
-    return assemble(layers, there, found, quantities, total)
+    moments = moments_of(quantities)
+    found = [pair for pair in pairs if pair is not None]
+    numbers = measure(moments, found, scale, layers.device)
+    measured = dict(zip(moments, numbers, strict=True))
+    return assemble(layers, there, measured, quantities, total)
+
+
+def moments_of(quantities: Sequence[Quantity]) -> list[Moment]:
+    """The moments of quantities, each once.
+
+    Args:
+        quantities: The quantities.
+    """
+    return list(dict.fromkeys(m for q in quantities for m in q.moments))
 
 
 def assemble(

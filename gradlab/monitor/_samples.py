@@ -1,87 +1,105 @@
-"""A fixed sample of the entries of each tensor: enough to compare it with itself later.
+"""Samples of the tensors of a model: enough to compare them with themselves later.
 
-A full copy of all parameters doubles their memory; 4096 entries of each tell a ratio of
-norms or a cosine to some per cent. The places are drawn once, so that two samples of a
-tensor are of the same entries. Tensors of no more entries are copied whole.
+A full copy of all parameters doubles their memory and costs two passes over it; some
+thousand entries of each tell a ratio of norms or a cosine to some per cent.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from ._shards import Sharding, local
+from ..quantities import Layout, Moment, Norm, layout
+from ._measure import NO_FLOAT64
+from ._shards import Sharding, local, reduce_over_shards
 
-Cut = Sharding | None
+Rows = list[Tensor]
+"""The sampled entries of all tensors: one `[rows, entries]` for each device."""
 
-ENTRIES = 4096
+Job = tuple[Sequence[Moment], Rows, Rows]
+"""Moments to measure of samples of values and of their gradients."""
 
 
 class Samples:
-    """Draws the same entries of the same parameters every time.
+    """Draws the same entries of the same tensors every time.
+
+    Measured against whole tensors (transformers with an embedding of 5000 rows, a
+    channels_last CNN, an LSTM and an MLP, each under SGD, AdamW and orthogonalized
+    momentum), the update ratio of a sampled tensor is off by 1.4 % in the median and
+    7 % in the worst tenth, a cosine by 0.01 to 0.02 and 0.06; of the whole model by
+    0.8 % and 6 %, 0.02 and 0.1. Worst are embeddings, where few rows carry all: 3 % and
+    14 %, 0.06 and 0.17. A tensor of at most 4096 entries is exact.
 
     Args:
-        entries: How many of each tensor, at most.
+        tensors: The parameters.
     """
 
-    def __init__(self, entries: int = ENTRIES) -> None:
-        self._entries = entries
-        self._places: dict[tuple[int, torch.device], Tensor] = {}
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        parts = [local(t, t)[1:] for t in tensors]
+        self._cut: list[Sharding | None] = [cut for _, cut in parts]
+        self._groups: list[tuple[list[int], Layout]] = []
+        for device in dict.fromkeys(part.device for part, _ in parts):
+            where = [i for i, (part, _) in enumerate(parts) if part.device == device]
+            places = layout([parts[i][0] for i in where])
+            self._groups.append((where, places))
 
-    @torch.no_grad()
-    def of(self, tensors: Sequence[Tensor]) -> tuple[list[Tensor], list[Cut]]:
-        """Copies of the sampled entries, one flat tensor each.
-
-        Of a sparse tensor what is not stored is 0. They are multiplied by
-        √(entries / sampled), so that norms and inner products of them estimate those of
-        the whole tensors.
+    def of(self, tensors: Sequence[Tensor | None]) -> Rows:
+        """Copies of the sampled entries, float64 where the device has it.
 
         Args:
-            tensors: Dense or sparse; of a shard this rank's part is sampled.
+            tensors: The parameters, or others of their shapes; of a shard this rank's
+                part is sampled. None is sampled as zeros.
+        """
+        whole = [None if t is None else local(t, t)[1] for t in tensors]
+        rows = [
+            places.draw([whole[i] for i in where]) for where, places in self._groups
+        ]
+        return [r.float() if r.device.type in NO_FLOAT64 else r.double() for r in rows]
+
+    def measure(self, jobs: Sequence[Job]) -> list[Tensor]:
+        """The moments of the whole tensors, estimated from their samples.
+
+        Args:
+            jobs: Moments, and the samples of values and of their gradients to measure
+                them of.
 
         Returns:
-            The samples, and how the tensors they are of are cut.
+            For each float64 `[moments, tensors]` on the CPU.
         """
-        parts = [local(t, t)[1:] for t in tensors]
-        return [self._sample(part) for part, _ in parts], [cut for _, cut in parts]
-
-    def _sample(self, tensor: Tensor) -> Tensor:
-        n, tensor = tensor.numel(), tensor.detach()
-        dense = tensor.layout is torch.strided
-        if n <= self._entries:
-            return tensor.reshape(-1).clone() if dense else tensor.to_dense().flatten()
-        key = n, tensor.device
-        if key not in self._places:
-            # Of its own, so that watching draws no random number of the run's.
-            generator = torch.Generator().manual_seed(n)
-            places = torch.randint(n, (self._entries,), generator=generator)
-            self._places[key] = places.sort().values.to(tensor.device)
-        places = self._places[key]
-        found = tensor.reshape(-1)[places] if dense else _entries_at(tensor, places)
-        return found * math.sqrt(n / self._entries)
+        moments = [moment for some, _, _ in jobs for moment in some]
+        numbers = torch.zeros(len(moments), len(self._cut), dtype=torch.float64)
+        for k, (where, places) in enumerate(self._groups):
+            known: dict[object, Tensor] = {}
+            measured = [_once(known, m, v[k], g[k]) for ms, v, g in jobs for m in ms]
+            rows = torch.stack(measured, dim=1).to("cpu", torch.float64)
+            numbers[:, where] = _whole(moments, rows, places)
+        reduce_over_shards(moments, numbers, self._cut)
+        return [*numbers.split([len(some) for some, _, _ in jobs])]
 
 
-def _entries_at(tensor: Tensor, places: Tensor) -> Tensor:
-    """Entries of a sparse tensor, 0 where nothing is stored.
+def _once(
+    known: dict[object, Tensor], moment: Moment, values: Tensor, grads: Tensor
+) -> Tensor:
+    """The moment of each row; a norm that another feed has measured is not again."""
+    key: object = (moment, id(values), id(grads))
+    if isinstance(moment, Norm):
+        key = id(values if moment.of == "value" else grads)
+    if key not in known:
+        known[key] = moment.of_rows(values, grads)
+    return known[key]
 
-    Args:
-        tensor: Blocks of entries at some of its leading indices.
-        places: Flat places in the whole tensor, `[places]`.
-    """
-    coo = tensor if tensor.layout is torch.sparse_coo else tensor.to_sparse()
-    coo = coo.coalesce()
-    leading = tensor.shape[: coo.sparse_dim()]
-    block = math.prod(tensor.shape[len(leading) :])
-    # Coalesced: in ascending order.
-    known = torch.zeros_like(coo.indices()[0])
-    for index, size in zip(coo.indices(), leading, strict=True):
-        known = known * size + index
-    if not len(known):
-        return coo.values().new_zeros(len(places))
-    wanted = places // block
-    at = torch.searchsorted(known, wanted).clamp_(max=len(known) - 1)
-    values = coo.values().reshape(len(known), block)[at, places % block]
-    return values.masked_fill(known[at] != wanted, 0)
+
+def _whole(moments: Sequence[Moment], rows: Tensor, places: Layout) -> Tensor:
+    """`[moments, tensors]` of `[rows, moments]`."""
+    shape = len(places.places), len(moments)
+    norm = torch.tensor([moment.reduce == "norm" for moment in moments])
+    rows = torch.where(norm, rows.square(), rows)
+    whole = torch.zeros(shape, dtype=rows.dtype).index_add_(0, places.owners, rows)
+    whole *= places.weights[:, None]
+    whole = torch.where(norm, whole.sqrt(), whole).T
+    for k, moment in enumerate(moments):
+        if moment.reduce == "max":
+            whole[k] = moment.combine(rows[:, k], places.owners, shape[0])
+    return whole

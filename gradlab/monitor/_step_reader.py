@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from .._snapshot import Row, Snapshot, Stage
@@ -19,6 +20,7 @@ from ._activation_watch import ActivationWatch
 from ._agreement import mesh_of, must_agree, one_of_many
 from ._clipping import Clipping, Early, versions
 from ._layers import Outline
+from ._microbatches import Microbatches
 from ._reading import Table, gradients, tabulate
 from ._sinks import Sinks
 from ._taps import OptimizerTap, Read
@@ -26,6 +28,7 @@ from ._tiers import Tiers
 from ._updates import StepReading, Updates
 
 OF_UPDATES = ("update", "step", "previous")
+OF_MICROBATCHES = ("microbatch", "rank")
 
 Total = Callable[[Optimizer], str]
 """The name of the total row of an optimizer's snapshots."""
@@ -51,6 +54,7 @@ class StepReader:
         sinks: What is called with each snapshot.
         run: The run that actions are about.
         clock: Tells the step; None counts.
+        scaler: The GradScaler of the run.
 
     Attributes:
         taps: The watched optimizers.
@@ -67,6 +71,7 @@ class StepReader:
         sinks: Sinks,
         run: Run,
         clock: Callable[[], int] | None,
+        scaler: GradScaler | None = None,
     ) -> None:
         self.taps: dict[int, OptimizerTap] = {}
         self.activations: ActivationWatch | None = None
@@ -76,6 +81,12 @@ class StepReader:
         self._outline = outline
         self._clipping = Clipping([q for q in quantities if q.feed == "clipping"])
         self._updates = Updates([q for q in quantities if q.feed in OF_UPDATES])
+        self._microbatches = Microbatches(
+            [q for q in quantities if q.feed in OF_MICROBATCHES],
+            self._gradients_may_be_read,
+            self._safely,
+            scaler,
+        )
         self._tiers = tiers
         self._sinks = sinks
         self._run = run
@@ -94,6 +105,7 @@ class StepReader:
         if self.activations is not None:
             self.activations.restore()
         self.taps[id(optimizer)] = OptimizerTap(optimizer, self._on_step, self._done)
+        self._microbatches.watch(self._outline.of(optimizer))
 
     def remove(self) -> None:
         """Leave no hook behind; safe to call twice."""
@@ -104,6 +116,7 @@ class StepReader:
         for optimizer in [*self._early]:
             self._take_early(optimizer)
         self._clipping.forget()
+        self._microbatches.remove()
         if self.activations is not None:
             self.activations.remove()
 
@@ -161,6 +174,9 @@ class StepReader:
     def may_be_read(self) -> bool:
         """Whether the activations of the forward that begins may be read."""
         return not self.taps or self._tiers.pending("activation", self.taps, self.now())
+
+    def _gradients_may_be_read(self) -> bool:
+        return self._tiers.pending("gradient", self.taps, self.now())
 
     def before_clipping(self, optimizer: Optimizer, scale: float | Tensor) -> None:
         """Read the gradients before clipping, if the coming step is read.
@@ -241,10 +257,12 @@ class StepReader:
         if "gradient" in due:
             with self._tiers.timed("gradient"):
                 self._read_applied(optimizer, step, factor, total, early)
+                layers = self._outline.of(optimizer)
+                for quantities, table in self._microbatches.read(layers, total):
+                    self.emit(step, "raw", quantities, table)
         if begun.updates is not None:
             with self._tiers.timed("update"):
-                emit = partial(self.emit, step, "applied")
-                self._updates.read_gradients(begun.updates, emit, total)
+                self._updates.read_gradients(begun.updates)
         if "activation" in due and self.activations is not None:
             # What one rank alone has seen must not make it go its own way.
             self._run.skippable = not one_of_many()
@@ -296,6 +314,7 @@ class StepReader:
     def _done(self, optimizer: Optimizer) -> None:
         if self.activations is not None:
             self.activations.on_done()
+        self._safely(self._microbatches.over, self._outline.of(optimizer))
         begun = self._begun.pop(id(optimizer), None)
         if begun is None or not begun.due:
             return

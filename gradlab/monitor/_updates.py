@@ -7,17 +7,30 @@ the same sample after it; so any optimizer is measured, fused or not, by what it
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
 
 from ..quantities import Feed, Quantity
 from ._layers import Layers
-from ._reading import Table, tabulate
-from ._samples import Cut, Samples
+from ._reading import Table, assemble, moments_of
+from ._samples import Rows, Samples
 
 Emit = Callable[[Sequence[Quantity], Table], object]
+
+
+class Sampled(NamedTuple):
+    """The sampled gradients of a step.
+
+    Attributes:
+        rows: Their entries.
+        there: Which parameters have one.
+    """
+
+    rows: Rows
+    there: tuple[int, ...]
 
 
 @dataclass
@@ -26,15 +39,15 @@ class StepReading:
 
     Attributes:
         layers: The parameters, and the rows they are in.
-        before: Samples of them before the step.
-        cut: How they are cut.
-        gradients: Samples of the gradients it was taken with, None where there is none.
+        samples: Draws samples of them.
+        before: The parameters before the step.
+        gradients: The gradients it was taken with; None until they are final.
     """
 
     layers: Layers
-    before: list[Tensor]
-    cut: list[Cut]
-    gradients: list[Tensor | None] = field(default_factory=list)
+    samples: Samples
+    before: Rows | None
+    gradients: Sampled | None = None
 
 
 class Updates:
@@ -48,8 +61,8 @@ class Updates:
         self._by_feed: dict[Feed, list[Quantity]] = {}
         for quantity in quantities:
             self._by_feed.setdefault(quantity.feed, []).append(quantity)
-        self._samples = Samples()
-        self._previous: dict[int, Tensor] = {}
+        self._samples: WeakKeyDictionary[Layers, Samples] = WeakKeyDictionary()
+        self._previous: WeakKeyDictionary[Layers, Sampled] = WeakKeyDictionary()
 
     def __bool__(self) -> bool:
         return bool(self._by_feed)
@@ -61,42 +74,26 @@ class Updates:
         Args:
             layers: The parameters.
         """
+        samples = self._samples.get(layers)
+        if samples is None:
+            samples = self._samples[layers] = Samples(layers.parameters)
         moving = {"update", "step"} & self._by_feed.keys()
-        before, cut = self._samples.of(layers.parameters) if moving else ([], [])
-        return StepReading(layers, before, cut)
+        before = samples.of(layers.parameters) if moving else None
+        return StepReading(layers, samples, before)
 
     @torch.no_grad()
-    def read_gradients(self, reading: StepReading, emit: Emit, total: str) -> None:
-        """Sample the gradients once they are final, and compare with the last ones.
+    def read_gradients(self, reading: StepReading) -> None:
+        """Sample the gradients once they are final.
 
         Args:
             reading: What `begin` returned.
-            emit: Called with quantities and their table.
-            total: The name of the total row.
         """
         if not {"previous", "step"} & self._by_feed.keys():
             return
-        parameters = reading.layers.parameters
-        there = [(i, p.grad) for i, p in enumerate(parameters) if p.grad is not None]
-        samples, cuts = self._samples.of([grad for _, grad in there])
-        reading.gradients = [None] * len(parameters)
-        cut: list[Cut] = [None] * len(parameters)
-        for (i, _), sample, shards in zip(there, samples, cuts, strict=True):
-            reading.gradients[i], cut[i] = sample, shards
-        if quantities := self._by_feed.get("previous"):
-            last = [self._previous.get(id(p)) for p in parameters]
-            pairs = [
-                None if a is None or b is None or a.shape != b.shape else (a, b)
-                for a, b in zip(last, reading.gradients, strict=True)
-            ]
-            if any(pairs):
-                emit(
-                    quantities,
-                    tabulate(reading.layers, pairs, quantities, 1.0, total, cut),
-                )
-            for p, sample in zip(parameters, reading.gradients, strict=True):
-                if sample is not None:
-                    self._previous[id(p)] = sample
+        grads = [p.grad for p in reading.layers.parameters]
+        there = tuple(i for i, grad in enumerate(grads) if grad is not None)
+        if there:
+            reading.gradients = Sampled(reading.samples.of(grads), there)
 
     @torch.no_grad()
     def end(self, reading: StepReading, emit: Emit, total: str) -> None:
@@ -107,23 +104,34 @@ class Updates:
             emit: Called with quantities and their table.
             total: The name of the total row.
         """
-        if not reading.before:
-            return
-        after, _ = self._samples.of(reading.layers.parameters)
-        updates = [new - old for new, old in zip(after, reading.before, strict=True)]
-        feeds: dict[Feed, Sequence[Tensor | None]] = {
-            "update": reading.before,
-            "step": reading.gradients or [None] * len(updates),
-        }
-        for feed, values in feeds.items():
-            quantities = self._by_feed.get(feed)
-            if not quantities:
-                continue
-            pairs = [
-                None if value is None or p.grad is None else (value, update)
-                for p, value, update in zip(
-                    reading.layers.parameters, values, updates, strict=True
-                )
-            ]
-            table = tabulate(reading.layers, pairs, quantities, 1.0, total, reading.cut)
-            emit(quantities, table)
+        layers, samples, now = reading.layers, reading.samples, reading.gradients
+        feeds: dict[Feed, tuple[Rows, Rows, Sequence[int]]] = {}
+        if reading.before is not None:
+            after = samples.of(layers.parameters)
+            update = [a.sub_(b) for a, b in zip(after, reading.before, strict=True)]
+            moved = [i for i, p in enumerate(layers.parameters) if p.grad is not None]
+            feeds["update"] = reading.before, update, moved
+            if now is not None:
+                feeds["step"] = now.rows, update, now.there
+        if now is not None:
+            last = self._previous.get(layers)
+            if last is not None:
+                both = sorted({*last.there} & {*now.there})
+                feeds["previous"] = last.rows, now.rows, both
+            self._previous[layers] = now
+        read = [
+            (self._by_feed[feed], *rows)
+            for feed, rows in feeds.items()
+            if feed in self._by_feed
+        ]
+        numbers = samples.measure([(moments_of(q), v, g) for q, v, g, _ in read])
+        tables: list[Table] = []
+        for (quantities, _, _, there), found in zip(read, numbers, strict=True):
+            rows = found[:, list(there)]
+            moments = dict(zip(moments_of(quantities), rows, strict=True))
+            tables.append(assemble(layers, there, moments, quantities, total))
+        if tables:
+            values = torch.cat([table.values for table in tables], dim=1)
+            available = torch.cat([table.available for table in tables], dim=1)
+            quantities = [q for some, *_ in read for q in some]
+            emit(quantities, Table(tables[0].rows, values, available))

@@ -18,6 +18,13 @@ from ._activation_moments import (
 from ._activation_rms import ActivationRMS as ActivationRMS
 from ._clip_coefficient import ClipCoefficient as ClipCoefficient
 from ._dead_units import DeadUnits as DeadUnits
+from ._exponents import (
+    BINS as BINS,
+    Exponents as Exponents,
+    MagnitudeCount as MagnitudeCount,
+    ZeroCount as ZeroCount,
+)
+from ._grad_below import GradBelow as GradBelow
 from ._grad_cosine import GradCosine as GradCosine
 from ._grad_max import GradMax as GradMax
 from ._grad_nonfinite import GradNonFinite as GradNonFinite
@@ -31,12 +38,16 @@ from ._moments import (
     LargestMagnitude as LargestMagnitude,
     NonFiniteCount as NonFiniteCount,
     Norm as Norm,
-    ZeroCount as ZeroCount,
+    SquaredNorm as SquaredNorm,
 )
+from ._noise_scale import NoiseScale as NoiseScale
 from ._output_grad_rms import OutputGradRMS as OutputGradRMS
 from ._param_norm import ParamNorm as ParamNorm
 from ._quantity import Feed as Feed, Quantity as Quantity, ratio as ratio
+from ._rank_grad_norm import RankGradNorm as RankGradNorm
+from ._sample import Layout as Layout, layout as layout
 from ._saturation import Saturation as Saturation
+from ._suggested_loss_scale import SuggestedLossScale as SuggestedLossScale
 from ._update_cosine import UpdateCosine as UpdateCosine
 from ._update_ratio import UpdateRatio as UpdateRatio
 from ._weight_gain import WeightGain as WeightGain
@@ -47,12 +58,19 @@ quantities: tuple[Quantity, ...] = (
     GradMax(),
     GradNonFinite(),
     GradZeros(),
+    GradBelow("float16"),
+    GradBelow("bfloat16"),
+    GradBelow("float8_e4m3fn"),
+    GradBelow("float8_e5m2"),
+    SuggestedLossScale(),
     ParamNorm(),
     GradToParam(),
     ClipCoefficient(),
     GradCosine(),
     UpdateRatio(),
     UpdateCosine(),
+    NoiseScale(),
+    RankGradNorm(),
     OutputGradRMS(),
     ActivationRMS(),
     ActivationMean(),

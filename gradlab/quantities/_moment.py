@@ -51,7 +51,7 @@ class Moment(ABC):
     @abstractmethod
     def __call__(
         self, values: Sequence[Tensor], grads: Sequence[Tensor]
-    ) -> Float[Tensor, " n"]:
+    ) -> Float[Tensor, "n ..."]:
         """Measure n tensors of one device.
 
         Args:
@@ -59,21 +59,38 @@ class Moment(ABC):
             grads: Their gradients.
 
         Returns:
+            One number for each, on their device; more if `refine` makes one of them.
+        """
+
+    def of_rows(
+        self, values: Float[Tensor, "n k"], grads: Float[Tensor, "n k"]
+    ) -> Float[Tensor, " n"]:
+        """Measure the n rows of a tensor, as n tensors.
+
+        Args:
+            values: The rows.
+            grads: Their gradients.
+
+        Returns:
             One number for each, on their device.
         """
+        return self(values.unbind(), grads.unbind())
 
     def refine(
         self,
         values: Sequence[Tensor],
         grads: Sequence[Tensor],
-        numbers: Float64[Tensor, " n"],
+        numbers: Float64[Tensor, "n ..."],
+        scale: float | Tensor = 1.0,
     ) -> Float64[Tensor, " n"]:
         """Measure again the few for which the first number was not good enough.
 
         Args:
             values: The tensors.
             grads: Their gradients.
-            numbers: What `__call__` gave, on the host.
+            numbers: What `measured_as` gave, on the host.
+            scale: What the gradients were multiplied by, for a moment that is of no
+                degree in it.
 
         Returns:
             The numbers to go by.

@@ -11,13 +11,25 @@ from torch import Tensor, nn
 
 from ._moment import Moment
 
-Feed = Literal["gradient", "clipping", "update", "step", "previous", "activation"]
+Feed = Literal[
+    "gradient",
+    "clipping",
+    "update",
+    "step",
+    "previous",
+    "microbatch",
+    "rank",
+    "activation",
+]
 """The pair (value, gradient) that a quantity's moments are measured of.
 
 `gradient`: a parameter and its gradient. `clipping`: a gradient before clipping and
 after it. `update`: a parameter and what the optimizer
 added to it. `step`: a gradient and the update it led to. `previous`: the gradient read
-before and the one read now. `activation`: a module's output and the gradient of it.
+before and the one read now. `microbatch`: the noise of a microbatch's gradient and the
+mean gradient, known by their squares only. `rank`: a parameter and this rank's own
+gradient, before ranks are averaged. `activation`: a module's output and the gradient of
+it.
 """
 
 
@@ -34,9 +46,9 @@ class Quantity(ABC):
         feed: What the moments are measured of.
     """
 
-    name: ClassVar[str]
+    name: str
     feed: ClassVar[Feed] = "gradient"
-    moments: ClassVar[tuple[Moment, ...]]
+    moments: tuple[Moment, ...]
 
     def moments_of(self, module: nn.Module) -> tuple[Moment, ...] | None:
         """The moments to measure of one module's output; only of activations.

@@ -76,7 +76,7 @@ class RecordFile:
                 f"{os.fspath(self.path)!r} deleted"
             )
         record = memoryview(self._head + _framed(data))
-        end = self._end
+        end, size = self._end, len(record)
         try:
             while record:
                 record = record[os.write(file, record) :]
@@ -85,7 +85,7 @@ class RecordFile:
             os.ftruncate(file, end)
             os.lseek(file, end, os.SEEK_SET)
             raise
-        self._end = os.lseek(file, 0, os.SEEK_CUR)
+        self._end = end + size
         self._head = b""
 
     def flush(self) -> None:

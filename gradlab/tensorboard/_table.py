@@ -11,6 +11,7 @@ first metadata of a tag only, so other rows are another tag of the same quantity
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from typing import NamedTuple, TypeAlias, cast
 
 import numpy as np
@@ -99,26 +100,79 @@ def layout_of(metadata: summary_pb2.SummaryMetadata) -> Layout | None:
 
 
 def encode(
-    values: NDArray[np.float64], available: NDArray[np.bool_]
-) -> tensor_pb2.TensorProto:
-    """The tensor of a step: float32, or float64 if float32 cannot hold a number.
+    tag: str, values: NDArray[np.float64], available: NDArray[np.bool_]
+) -> bytes:
+    """The numbers of a step under a tag that is described, as the bytes of a Summary.
+
+    They are float32, or float64 if float32 cannot hold one of them.
 
     Args:
+        tag: The tag.
         values: The numbers, `[row]`.
         available: Where there is one, `[row]`.
     """
-    sizes = np.abs(values[np.isfinite(values) & (values != 0)])
+    size, content = _content(values, available)
+    return _before(tag, size, len(values)) + content
+
+
+def describe_and_encode(
+    tag: str,
+    layout: Layout,
+    values: NDArray[np.float64],
+    available: NDArray[np.bool_],
+) -> bytes:
+    """The numbers of the first step under a tag, and what they are.
+
+    Args:
+        tag: The tag.
+        layout: What the numbers under it are.
+        values: The numbers, `[row]`.
+        available: Where there is one, `[row]`.
+    """
+    summary = _summary(tag, *_content(values, available))
+    summary.value[0].metadata.CopyFrom(describe(layout))
+    return summary.SerializeToString()
+
+
+def _content(
+    values: NDArray[np.float64], available: NDArray[np.bool_]
+) -> tuple[int, bytes]:
+    """How many bytes a number has, and the bytes."""
+    sizes = np.abs(values)
+    # Mostly all are there, normal, and float32 holds them.
+    if (
+        sizes.size
+        and _FLOAT32.tiny <= sizes.min()
+        and sizes.max() <= _FLOAT32.max
+        and available.all()
+    ):
+        return 4, values.astype("<f4").tobytes()
+    sizes = sizes[np.isfinite(values) & (values != 0)]
     fits = not sizes.size or (
         _FLOAT32.tiny <= sizes.min() and sizes.max() <= _FLOAT32.max
     )
-    size, kind = (4, types_pb2.DT_FLOAT) if fits else (8, types_pb2.DT_DOUBLE)
+    size = 4 if fits else 8
     numbers = values.astype(f"<f{size}")
     bits = numbers.view(f"<u{size}")
     bits[np.isnan(values)] = _NAN[size]
     bits[~available] = _NONE[size]
-    tensor = tensor_pb2.TensorProto(dtype=kind, tensor_content=numbers.tobytes())
-    tensor.tensor_shape.dim.add(size=len(numbers))
-    return tensor
+    return size, numbers.tobytes()
+
+
+def _summary(tag: str, size: int, content: bytes) -> summary_pb2.Summary:
+    kind = {number: kind for kind, number in _TYPES.items()}[size]
+    tensor = tensor_pb2.TensorProto(dtype=kind, tensor_content=content)
+    tensor.tensor_shape.dim.add(size=len(content) // size)
+    summary = summary_pb2.Summary()
+    summary.value.add(tag=tag, tensor=tensor)
+    return summary
+
+
+@lru_cache(maxsize=1 << 12)
+def _before(tag: str, size: int, rows: int) -> bytes:
+    """What stands before the numbers: they are the last field of the last one."""
+    whole = _summary(tag, size, bytes(size * rows)).SerializeToString()
+    return whole[: len(whole) - size * rows]
 
 
 def decode(tensor: tensor_pb2.TensorProto) -> Cells:

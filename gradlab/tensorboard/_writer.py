@@ -144,23 +144,23 @@ class EventFileWriter:
         """The values of a snapshot, and the tags that are described with them."""
         stage = snapshot.stage
         rows = self._kept(snapshot.rows)
-        values = snapshot.values.numpy()[rows.where]
-        available = snapshot.available.numpy()[rows.where]
+        values, available = snapshot.values.numpy(), snapshot.available.numpy()
+        if len(rows.where) < len(rows.given):
+            values, available = values[rows.where], available[rows.where]
         for k, quantity in enumerate(snapshot.quantities):
             if not available[:, k].any():
                 continue
             first = self._stages.setdefault(quantity, stage)
             name = quantity if stage == first else f"{quantity}_{stage}"
             tag = f"{_table.PLUGIN}/{name}{rows.suffix}"
-            table = summary_pb2.Summary()
-            entry = table.value.add(
-                tag=tag, tensor=_table.encode(values[:, k], available[:, k])
-            )
-            if tag not in self._described:
+            if tag in self._described:
+                yield _table.encode(tag, values[:, k], available[:, k])
+            else:
                 layout = _table.Layout(quantity, stage, rows.rows)
-                entry.metadata.CopyFrom(_table.describe(layout))
+                yield _table.describe_and_encode(
+                    tag, layout, values[:, k], available[:, k]
+                )
                 fresh.append(tag)
-            yield table.SerializeToString()
             if self.scalars == "off":
                 continue
             chosen = (
@@ -183,7 +183,7 @@ class EventFileWriter:
         known = self._rows.setdefault(total, [])
         for one in known:
             # The same objects as a rule: no name is compared.
-            if one.given == rows:
+            if one.given is rows or one.given == rows:
                 return one
         where = [
             i
@@ -233,12 +233,15 @@ class _Rows(NamedTuple):
     suffix: str
 
 
+# Field 5 of an Event, of the wire type that a length comes before.
+_SUMMARY = event_pb2.Event(summary=summary_pb2.Summary()).SerializeToString()[:1]
+
+
 def _field(summary: bytes) -> bytes:
-    """The bytes of a Summary as field 5 of an Event, behind its other fields."""
-    empty = event_pb2.Event(summary=summary_pb2.Summary()).SerializeToString()
+    """The bytes of a Summary as a field of an Event, behind its other fields."""
     length, number = bytearray(), len(summary)
     while number > 0x7F:
         length.append(number & 0x7F | 0x80)
         number >>= 7
     length.append(number)
-    return empty[:1] + bytes(length) + summary
+    return _SUMMARY + bytes(length) + summary

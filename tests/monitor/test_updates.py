@@ -13,6 +13,15 @@ from gradlab.quantities import GradCosine, GradNorm, UpdateCosine, UpdateRatio
 ALL = (UpdateRatio(), UpdateCosine(), GradCosine())
 
 
+def watch(model: nn.Module, optimizer: Any) -> tuple[Monitor, list[Snapshot]]:
+    seen: list[Snapshot] = []
+    return Monitor(model, optimizer, quantities=ALL, sinks=[seen.append]), seen
+
+
+def channels_last() -> nn.Module:
+    return nn.Conv2d(64, 80, 3).to(memory_format=torch.channels_last)
+
+
 def flat(tensors: Any) -> Tensor:
     return torch.cat([t.detach().double().flatten() for t in tensors])
 
@@ -139,3 +148,81 @@ def test_only_steps_that_are_read_are_sampled() -> None:
         optimizer.step()
     monitor.detach()
     assert sorted({s.step for s in seen}) == [0, 3, 6]
+
+
+@pytest.mark.parametrize(
+    ("make", "shape"),
+    [
+        (lambda: nn.Linear(400, 500), (8, 400)),
+        (channels_last, (4, 64, 6, 6)),
+        (lambda: nn.LSTM(64, 96), (6, 64)),
+    ],
+    ids=["linear", "channels last", "lstm"],
+)
+def test_samples_are_near_the_whole(make: Any, shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    model = make()
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
+    monitor, seen = watch(model, optimizer)
+    expected: dict[str, float] = {}
+    last: Tensor | None = None
+    for _ in range(2):
+        optimizer.zero_grad()
+        found = model(torch.randn(shape))
+        y = found[0] if isinstance(found, tuple) else found
+        y.square().mean().backward()
+        before = flat(model.parameters())
+        grad = flat(p.grad for p in model.parameters())
+        optimizer.step()
+        update = flat(model.parameters()) - before
+        expected["update_ratio"] = (update.norm() / before.norm()).item()
+        expected["update_cosine"] = cosine(grad, update)
+        if last is not None:
+            expected["grad_cosine"] = cosine(last, grad)
+        last = grad
+    monitor.detach()
+    for name, value in expected.items():
+        assert seen[-1][name, "total"] == pytest.approx(value, abs=0.05, rel=0.05), name
+
+
+def test_a_gradient_laid_out_otherwise_is_sampled_at_the_same_places() -> None:
+    weight = torch.randn(100, 90)
+    model = nn.Linear(90, 100, bias=False)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    monitor, seen = watch(model, optimizer)
+    model.weight.grad = weight.T.contiguous().T
+    optimizer.step()
+    monitor.detach()
+    # Plain SGD goes against the gradient, entry by entry.
+    assert seen[0]["update_cosine", "total"] == pytest.approx(-1.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64, torch.complex64])
+def test_every_dtype_is_measured(dtype: torch.dtype) -> None:
+    model = nn.Linear(3, 4, dtype=dtype)
+    optimizer = torch.optim.SGD(model.parameters(), 0.5)
+    monitor, seen = watch(model, optimizer)
+    model(torch.randn(2, 3, dtype=dtype)).abs().square().sum().backward()
+    before = [p.detach().clone() for p in model.parameters()]
+    optimizer.step()
+    monitor.detach()
+    moved = [p.detach() - b for p, b in zip(model.parameters(), before, strict=True)]
+    norm = nn.utils.get_total_norm
+    expected = (norm(moved) / norm(before)).item()
+    assert seen[0]["update_ratio", "total"] == pytest.approx(expected, rel=1e-2)
+
+
+def test_what_is_unfrozen_is_followed() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+    model[0].requires_grad_(False)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    monitor, seen = watch(model, optimizer)
+    for step in range(2):
+        if step:
+            model[0].requires_grad_(True)
+        optimizer.zero_grad()
+        model(torch.ones(1, 2)).sum().backward()
+        optimizer.step()
+    monitor.detach()
+    assert "update_ratio/0" not in seen[0].scalars()
+    assert "update_ratio/0" in seen[1].scalars()

@@ -9,7 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from gradlab import Monitor, quantities
-from gradlab.quantities import Quantity
+from gradlab.quantities import GradBelow, Quantity
+
+
+def below(g: Tensor, smallest: float) -> Tensor:
+    return (g[g != 0].abs() < smallest).double().mean()
+
 
 FORMULAS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "grad_norm": lambda w, g: g.norm(),
@@ -17,6 +22,11 @@ FORMULAS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "grad_max": lambda w, g: g.abs().max(),
     "grad_nonfinite": lambda w, g: (~g.isfinite()).sum(),
     "grad_zeros": lambda w, g: (g == 0).double().mean(),
+    "grad_below_float16": lambda w, g: below(g, 2.0**-14),
+    "grad_below_bfloat16": lambda w, g: below(g, 2.0**-126),
+    "grad_below_float8_e4m3fn": lambda w, g: below(g, 2.0**-6),
+    "grad_below_float8_e5m2": lambda w, g: below(g, 2.0**-14),
+    "suggested_loss_scale": lambda w, g: (4094 / g.abs().max()).log2().floor().exp2(),
     "param_norm": lambda w, g: w.norm(),
     "grad_to_param": lambda w, g: g.norm() / w.norm(),
 }
@@ -55,7 +65,9 @@ def test_nan_shows_or_is_counted(quantity: Quantity) -> None:
     found = Monitor(model, quantities=[quantity]).observe(0, "raw")
     number = found[quantity.name, "total"]
     counted = {"grad_nonfinite": 1.0, "grad_zeros": 0.0}
-    if quantity.name in counted:
+    if isinstance(quantity, GradBelow):
+        assert number == 0.0
+    elif quantity.name in counted:
         assert number == counted[quantity.name]
     elif quantity.name != "param_norm":
         assert math.isnan(number)
@@ -72,7 +84,19 @@ def test_all_together_share_their_moments() -> None:
 def test_every_file_is_exported_and_in_the_list() -> None:
     folder = Path(quantities.__file__).parent
     stems = {path.stem.removeprefix("_") for path in folder.glob("_[a-z]*.py")}
-    names = {q.name for q in quantities.quantities}
-    assert stems - {"activation_moments", "moment", "moments", "quantity"} == names
+    names = {q.name.partition("_float")[0] for q in quantities.quantities}
+    names = {name.partition("_bfloat")[0] for name in names}
+    assert (
+        stems
+        - {
+            "activation_moments",
+            "exponents",
+            "moment",
+            "moments",
+            "quantity",
+            "sample",
+        }
+        == names
+    )
     # Updates and activations are held against formulas in tests/monitor.
     assert {q.name for q in OF_GRADIENTS} == set(FORMULAS)

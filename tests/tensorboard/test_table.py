@@ -5,11 +5,19 @@ import json
 
 import numpy as np
 import pytest
-from tensorboard.compat.proto import summary_pb2
+from numpy.typing import NDArray
+from tensorboard.compat.proto import summary_pb2, tensor_pb2
 from tensorboard.util.tensor_util import make_ndarray
 
 from gradlab import Row
-from gradlab.tensorboard._table import Layout, decode, describe, encode, layout_of
+from gradlab.tensorboard._table import (
+    Layout,
+    decode,
+    describe,
+    describe_and_encode,
+    encode,
+    layout_of,
+)
 
 LAYOUT = Layout(
     "grad_norm",
@@ -18,10 +26,19 @@ LAYOUT = Layout(
 )
 
 
+def tensor_of(
+    values: NDArray[np.float64], available: NDArray[np.bool_]
+) -> tensor_pb2.TensorProto:
+    summary = summary_pb2.Summary.FromString(encode("a/b", values, available))
+    (value,) = summary.value
+    assert value.tag == "a/b"
+    return value.tensor
+
+
 def test_numbers_come_back_and_missing_is_not_nan() -> None:
     values = np.array([1.5, np.nan, -np.nan, np.nan, np.inf, -np.inf, 0.0])
     available = np.array([True, True, True, False, True, True, False])
-    tensor = encode(values, available)
+    tensor = tensor_of(values, available)
     assert len(tensor.tensor_content) == 4 * 7
     back, there = decode(tensor)
     np.testing.assert_array_equal(there, available)
@@ -35,15 +52,27 @@ def test_numbers_come_back_and_missing_is_not_nan() -> None:
 def test_what_float32_cannot_hold_is_float64(number: float) -> None:
     values = np.array([1.0, number, np.nan, np.nan])
     available = np.array([True, True, True, False])
-    back, there = decode(encode(values, available))
+    back, there = decode(tensor_of(values, available))
     np.testing.assert_array_equal(back[:3], values[:3])
     np.testing.assert_array_equal(there, available)
 
 
 def test_the_numbers_handed_in_stay_as_they_are() -> None:
     values = np.array([1e-60, np.nan])
-    encode(values, np.array([False, True]))
+    tensor_of(values, np.array([False, True]))
     np.testing.assert_array_equal(values, [1e-60, np.nan])
+
+
+@pytest.mark.parametrize("rows", [0, 1, 40, 70_000])
+def test_described_or_not_the_tensor_is_the_same(rows: int) -> None:
+    values = np.arange(1.0, rows + 1)
+    available = np.ones(rows, dtype=bool)
+    first = summary_pb2.Summary.FromString(
+        describe_and_encode("a/b", LAYOUT, values, available)
+    ).value[0]
+    assert layout_of(first.metadata) == LAYOUT
+    assert first.tensor == tensor_of(values, available)
+    np.testing.assert_array_equal(decode(first.tensor)[0], values)
 
 
 def test_the_metadata_say_what_the_rows_are() -> None:
