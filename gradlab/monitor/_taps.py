@@ -112,9 +112,11 @@ def _steps_on_the_stack(optimizer: Optimizer) -> int:
 
     A step that raises ends without a word to its hooks: only the stack knows.
     """
-    # What torch puts around the step of each class, to call the hooks.
-    code = getattr(type(optimizer).step, "__code__", None)
-    return 0 if code is None else sum(one is optimizer for one in callers(code))
+    return sum(one is optimizer for one in callers(_CALLS_HOOKS))
+
+
+# What torch puts around the step of each class; dynamo may put more around it.
+_CALLS_HOOKS = Optimizer.profile_hook_step(Optimizer.step).__code__
 
 
 class _Closure:

@@ -66,8 +66,15 @@ def test_a_step_that_raised(kind: type[Fragile]) -> None:
     assert steps(seen, "activation_rms") == [0, 1, 3, 4]
 
 
+@pytest.mark.parametrize("dynamo", [False, True])
 @pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.LBFGS])
-def test_a_closure_that_raised(kind: type[torch.optim.Optimizer]) -> None:
+def test_a_closure_that_raised(
+    kind: type[torch.optim.Optimizer], dynamo: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if dynamo:
+        # As importing dynamo does to some optimizers, once a process.
+        wrapped = torch._dynamo.disable(kind.step)
+        monkeypatch.setattr(kind, "step", wrapped)
     model = nn.Linear(3, 1)
     optimizer = kind(model.parameters(), lr=0.1)
     seen = watched(optimizer, model)
