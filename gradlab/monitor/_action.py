@@ -65,10 +65,10 @@ class Action(ABC):
     """Something to do about a finding.
 
     Attributes:
-        on: Codes of the pathologies it is for; None is every one.
+        codes: Codes of the pathologies it is for; None is every one.
     """
 
-    on: Sequence[str] | None = field(default=None, kw_only=True)
+    codes: Sequence[str] | None = field(default=None, kw_only=True)
 
     @property
     @abstractmethod
@@ -115,10 +115,10 @@ class Actions:
                     "actions are instances of gradlab.monitor.Action, got "
                     f"{action!r}; is it a class that was not called?"
                 )
-            if unknown := sorted({*(action.on or ())}.difference(codes)):
+            if unknown := sorted({*(action.codes or ())}.difference(codes)):
                 raise ValueError(
                     "an action is for pathologies that are looked for, got "
-                    f"on={unknown}; there are {', '.join(codes) or 'none'}"
+                    f"codes={unknown}; there are {', '.join(codes) or 'none'}"
                 )
         if actions and not codes:
             raise ValueError(
@@ -137,7 +137,7 @@ class Actions:
             finding: What was found.
         """
         for action in self._actions:
-            if action.on is None or finding.code in action.on:
+            if action.codes is None or finding.code in action.codes:
                 done, why = self._act(action, finding)
                 line = Audit(finding.step, finding.code, action.intent, done, why)
                 self.audit.append(line)

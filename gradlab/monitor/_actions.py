@@ -11,6 +11,7 @@ import torch
 
 from ..pathologies import Finding
 from ._action import Action, Run
+from ._agreement import rank
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,8 @@ class SaveCheckpoint(Action):
 
     The file is `step<step>-<code>.pt`, what `torch.load` reads with
     `weights_only=True`: `model`, `optimizer`, `rng_state`, `step`, `finding`. Before
-    the step that is about to be taken, if it was found then.
+    the step that is about to be taken, if it was found then. Of several ranks the first
+    saves; of a sharded model each its own part, in a file with `-rank<r>` behind it.
 
     Args:
         folder: Where to; it is made if missing.
@@ -109,9 +111,13 @@ class SaveCheckpoint(Action):
             run: The run.
             finding: What was found.
         """
+        sharded = any(hasattr(p, "full_tensor") for p in run.model.parameters())
+        if rank() and not sharded:
+            return "the first rank saves it"
         folder = Path(self.folder)
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"step{finding.step:08d}-{finding.code}.pt"
+        part_of = f"-rank{rank()}" if sharded else ""
+        path = folder / f"step{finding.step:08d}-{finding.code}{part_of}.pt"
         part = path.with_name(f"{path.name}.part")
         found = finding.to_dict()
         optimizer = run.optimizer

@@ -61,6 +61,11 @@ def one_of_many() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
+def rank() -> int:
+    """Which one of the ranks this is; 0 if it is alone."""
+    return torch.distributed.get_rank() if one_of_many() else 0
+
+
 def _extreme(numbers: Sequence[int], mesh: Any) -> list[int]:
     import torch.distributed as dist
 

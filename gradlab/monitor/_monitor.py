@@ -14,6 +14,7 @@ from ..pathologies import Pathology, pathologies as every_pathology
 from ..quantities import Feed, Quantity
 from ._action import Action, Actions, Audit, Run
 from ._activation_watch import ActivationWatch
+from ._agreement import rank
 from ._dead_units import DeadUnitLedger
 from ._known_functions import Op
 from ._layers import Outline
@@ -177,7 +178,9 @@ class Monitor:
             if trace:
                 self._trace = NonFiniteTrace(model)
             if looked_for:
-                outputs = [Terminal(), *self._sinks.of_findings(), self._actions]
+                # What all ranks see is printed once.
+                printed = [] if rank() else [Terminal()]
+                outputs = [*printed, *self._sinks.of_findings(), self._actions]
                 explain = [] if self._trace is None else [self._trace]
                 self._sinks.add(Watchdog(looked_for, outputs, explain=explain))
             if optimizer is not None:

@@ -77,7 +77,9 @@ def run(
 
 def test_a_dry_run_says_what_it_would_do(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "gradlab"):
-        monitor, _, weights = run([SkipStep(on=["large"]), Stop(on=["large"])], True)
+        monitor, _, weights = run(
+            [SkipStep(codes=["large"]), Stop(codes=["large"])], True
+        )
     assert [str(line) for line in monitor.audit] == [
         "step 1: large → skip the step, not done: a dry run; say dry_run=False",
         "step 1: large → stop the run, not done: a dry run; say dry_run=False",
@@ -89,7 +91,7 @@ def test_a_dry_run_says_what_it_would_do(caplog: pytest.LogCaptureFixture) -> No
 
 @pytest.mark.parametrize("scale", [1e4, math.nan])
 def test_a_skipped_step_moves_nothing(scale: float) -> None:
-    monitor, _, weights = run([SkipStep(on=["large"])], scale=scale)
+    monitor, _, weights = run([SkipStep(codes=["large"])], scale=scale)
     assert weights[1] == weights[0]
     assert weights[2] != weights[1]
     assert all(map(math.isfinite, weights[2]))
@@ -97,7 +99,7 @@ def test_a_skipped_step_moves_nothing(scale: float) -> None:
 
 
 def test_a_step_that_was_taken_is_not_skipped() -> None:
-    monitor, _, weights = run([SkipStep(on=["moves"])])
+    monitor, _, weights = run([SkipStep(codes=["moves"])])
     assert weights[1] != weights[0]
     assert {(line.done, line.why.split(",")[0]) for line in monitor.audit} == {
         (False, "the step was taken already")
@@ -115,7 +117,7 @@ def test_a_closure_of_a_skipped_step() -> None:
         return loss.item()
 
     before = model.weight.clone()
-    actions = [SkipStep(on=["large"])]
+    actions = [SkipStep(codes=["large"])]
     with Monitor(
         model, optimizer, pathologies=[Large()], actions=actions, dry_run=False
     ):
@@ -125,13 +127,13 @@ def test_a_closure_of_a_skipped_step() -> None:
 
 
 def test_stop() -> None:
-    monitor, *_ = run([Stop(on=["large"])])
+    monitor, *_ = run([Stop(codes=["large"])])
     assert monitor.should_stop
 
 
 def test_a_checkpoint_is_from_before_the_step(tmp_path: Path) -> None:
     folder = tmp_path / "saved"
-    _, model, weights = run([SaveCheckpoint(folder, on=["large"])])
+    _, model, weights = run([SaveCheckpoint(folder, codes=["large"])])
     (path,) = folder.iterdir()
     assert path.name == "step00000001-large.pt"
     saved = torch.load(path, weights_only=True)
@@ -144,11 +146,11 @@ def test_a_checkpoint_is_from_before_the_step(tmp_path: Path) -> None:
 
 def test_warn() -> None:
     with pytest.warns(RuntimeWarning, match="a norm of"):
-        run([Warn(on=["large"])])
+        run([Warn(codes=["large"])])
 
 
 def test_an_action_that_fails_is_a_line(caplog: pytest.LogCaptureFixture) -> None:
-    monitor, _, weights = run([Broken(on=["large"]), Stop(on=["large"])])
+    monitor, _, weights = run([Broken(codes=["large"]), Stop(codes=["large"])])
     assert str(monitor.audit[0]) == "step 1: large → break, not done: OSError: no room"
     assert monitor.should_stop
     assert len(weights) == 3
@@ -158,8 +160,8 @@ def test_bad_actions_are_refused() -> None:
     model = nn.Linear(2, 1)
     with pytest.raises(TypeError, match="is it a class that was not called"):
         Monitor(model, pathologies=[Large()], actions=[Stop])
-    with pytest.raises(ValueError, match=r"got on=\['lrage'\]; there are large"):
-        Monitor(model, pathologies=[Large()], actions=[Stop(on=["lrage"])])
+    with pytest.raises(ValueError, match=r"got codes=\['lrage'\]; there are large"):
+        Monitor(model, pathologies=[Large()], actions=[Stop(codes=["lrage"])])
     with pytest.raises(ValueError, match="got no pathologies"):
         Monitor(model, actions=[Stop()])
 

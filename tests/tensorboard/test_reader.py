@@ -27,7 +27,7 @@ def watched(
     model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False))
     totals = []
     sink = EventFileWriter(folder, parameters=True, scalars=scalars)
-    with Monitor(model, sinks=[sink]) as monitor:
+    with Monitor(model, quantities=[GradNorm()], sinks=[sink]) as monitor:
         for step in steps:
             for parameter in model.parameters():
                 parameter.grad = torch.full_like(parameter, scale * (step + 1))
