@@ -12,18 +12,6 @@ from typing import Any
 
 import torch
 
-from ._layers import Layers
-
-
-def mesh_of(layers: Layers) -> Any:
-    """The device mesh of sharded parameters; None if they are whole.
-
-    Args:
-        layers: The parameters.
-    """
-    meshes = (getattr(p, "device_mesh", None) for p in layers.parameters)
-    return next((mesh for mesh in meshes if mesh is not None), None)
-
 
 def must_agree(mesh: Any, *options: object) -> None:
     """Make sure that every rank reads the same, at the same steps.

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import chain
 from operator import is_
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
@@ -34,6 +36,11 @@ class Wholes(NamedTuple):
     count: Tensor
     available: Tensor
 
+    @property
+    def places(self) -> NDArray[np.int64]:
+        """The places of the parts, on the same memory."""
+        return self.parts.numpy()
+
 
 @dataclass(frozen=True, eq=False)
 class Layers:
@@ -50,6 +57,7 @@ class Layers:
             is over all, whatever they say.
         device: Where all parameters are; None if they are on several.
         lazy: Whether some have no shape yet.
+        mesh: The device mesh of sharded parameters; None if all are whole.
 
     Raises:
         ValueError: If no layer fits a pattern.
@@ -66,6 +74,7 @@ class Layers:
     kept: Tensor | None = field(init=False)
     device: torch.device | None = field(init=False)
     lazy: bool = field(init=False)
+    mesh: Any = field(init=False)
     _named: dict[str, Rows] = field(init=False, default_factory=dict)
     _every: list[Wholes] = field(init=False, default_factory=list)
 
@@ -83,6 +92,8 @@ class Layers:
         devices = {p.device for p in self.parameters}
         put(self, "device", devices.pop() if len(devices) == 1 else None)
         put(self, "lazy", any(is_lazy(p) for p in self.parameters))
+        meshes = (getattr(p, "device_mesh", None) for p in self.parameters)
+        put(self, "mesh", next((mesh for mesh in meshes if mesh is not None), None))
         put(self, "kept", self._fitting(owner.tolist()))
 
     def wholes(self, there: Sequence[int]) -> Wholes:

@@ -34,14 +34,14 @@ def measure(
     Returns:
         float64 `[moments, pairs]` on the CPU.
     """
-    values, grads = [value for value, _ in pairs], [grad for _, grad in pairs]
-    shardings: list[Sharding | None] = [None] * len(pairs)
-    for i, (value, grad) in enumerate(pairs):
-        # DTensor's own method: asking for it does not import torch.distributed.
-        if type(grad) is not Tensor and hasattr(grad, "full_tensor"):
-            values[i], grads[i], shardings[i] = local(value, grad)
     if not pairs:
         return torch.empty(len(moments), 0, dtype=torch.float64)
+    values, grads = map(list, zip(*pairs, strict=True))
+    shardings: list[Sharding | None] = []
+    if {*map(type, grads)} != {Tensor}:
+        for i, (value, grad) in enumerate(pairs):
+            values[i], grads[i], sharding = local(value, grad)
+            shardings.append(sharding)
     devices = {grad.device for grad in grads} if device is None else {device}
     if len(devices) <= 1:
         table = _on_a_device(moments, values, grads, scale)
@@ -52,7 +52,7 @@ def measure(
             table[:, where] = _on_a_device(
                 moments, [values[i] for i in where], [grads[i] for i in where], scale
             )
-    return reduce_over_shards(moments, table, shardings)
+    return reduce_over_shards(moments, table, shardings) if shardings else table
 
 
 def _on_a_device(
@@ -66,6 +66,9 @@ def _on_a_device(
     wide = torch.float32 if device.type in NO_FLOAT64 else torch.float64
     kernels = list(dict.fromkeys(moment.measured_as for moment in moments))
     columns = [kernel(values, grads).to(wide) for kernel in kernels]
+    if len(columns) == 1 and isinstance(scale, float) and scale == 1.0:
+        numbers = columns[0].to("cpu", torch.float64)
+        return torch.stack([m.refine(values, grads, numbers) for m in moments])
     if isinstance(scale, Tensor):
         columns.append(scale.reshape(1).to(device, wide, non_blocking=True))
     numbers = torch.cat([c.reshape(-1) for c in columns]).to("cpu", torch.float64)

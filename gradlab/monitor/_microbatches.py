@@ -80,6 +80,9 @@ class Microbatches:
         self._alone = 0
         self._ending = False
 
+    def __bool__(self) -> bool:
+        return bool(self._of_noise or self._of_rank)
+
     def watch(self, layers: Layers) -> None:
         """Begin to watch parameters, those that are not watched yet.
 

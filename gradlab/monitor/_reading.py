@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -52,14 +53,15 @@ def tabulate(
         total: The name of the total row.
     """
     there = [i for i, pair in enumerate(pairs) if pair is not None]
-    moments = moments_of(quantities)
+    moments = moments_of(tuple(quantities))
     found = [pair for pair in pairs if pair is not None]
     numbers = measure(moments, found, scale, layers.device)
     measured = dict(zip(moments, numbers, strict=True))
     return assemble(layers, there, measured, quantities, total)
 
 
-def moments_of(quantities: Sequence[Quantity]) -> list[Moment]:
+@lru_cache
+def moments_of(quantities: tuple[Quantity, ...]) -> list[Moment]:
     """The moments of quantities, each once.
 
     Args:
@@ -90,7 +92,11 @@ def assemble(
         return Table(rows, values, torch.zeros_like(values, dtype=torch.bool))
     wholes = layers.wholes(there)
     combined = {
-        moment: moment.combine(numbers[wholes.parts], wholes.owners, wholes.rows)
+        moment: moment.combine(
+            torch.from_numpy(numbers.numpy()[wholes.places]),
+            wholes.owners,
+            wholes.rows,
+        )
         for moment, numbers in moments.items()
     }
     columns = [q(wholes.count, *(combined[m] for m in q.moments)) for q in quantities]

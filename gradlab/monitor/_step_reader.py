@@ -17,9 +17,9 @@ from .._snapshot import Row, Snapshot, Stage
 from ..quantities import Quantity
 from ._action import Run
 from ._activation_watch import ActivationWatch
-from ._agreement import mesh_of, must_agree, one_of_many
+from ._agreement import must_agree, one_of_many
 from ._clipping import Clipping, Early, versions
-from ._layers import Outline
+from ._layers import Layers, Outline
 from ._microbatches import Microbatches
 from ._reading import Table, gradients, tabulate
 from ._sinks import Sinks
@@ -40,7 +40,8 @@ class _Begun:
 
     step: int
     due: frozenset[str]
-    updates: StepReading | None
+    layers: Layers | None = None
+    updates: StepReading | None = None
     read: bool = False
 
 
@@ -168,8 +169,18 @@ class StepReader:
     def _of_gradients(
         self, scale: float | Tensor, optimizer: Optimizer | None, total: str
     ) -> Table:
-        layers = self._outline.of(optimizer)
+        layers = self._layers(optimizer)
         return tabulate(layers, gradients(layers), self.of_gradients, scale, total)
+
+    def _layers(self, optimizer: Optimizer | None) -> Layers:
+        """The layers of an optimizer, looked at once a step."""
+        begun = None if optimizer is None else self._begun.get(id(optimizer))
+        if begun is not None and begun.layers is not None:
+            return begun.layers
+        layers = self._outline.of(optimizer)
+        if begun is not None:
+            begun.layers = layers
+        return layers
 
     def may_be_read(self) -> bool:
         """Whether the activations of the forward that begins may be read."""
@@ -206,11 +217,11 @@ class StepReader:
                 self._take_early(id(optimizer))
             table = self._of_gradients(scale, optimizer, self._total(optimizer))
             snapshot = _snapshot(step, "unscaled", self.of_gradients, table)
-            found = versions(self._outline.of(optimizer).parameters)
+            found = versions(self._layers(optimizer).parameters)
             self._early[id(optimizer)] = Early(snapshot, found)
             if "grad_norm" in snapshot.quantities:
                 return
-        self._clipping.before(id(optimizer), self._outline.of(optimizer), scale)
+        self._clipping.before(id(optimizer), self._layers(optimizer), scale)
 
     def _take_early(self, optimizer: int) -> Early | None:
         """Hand on what was read before clipping; of several readings the last."""
@@ -229,17 +240,17 @@ class StepReader:
             due = frozenset()
         if self.activations is not None:
             self.activations.on_step("activation" in due)
-        begun = self._begun[id(optimizer)] = _Begun(step, due, None)
+        begun = self._begun[id(optimizer)] = _Begun(step, due)
         if not due:
             return None
         if "update" in due:
             with self._tiers.timed("update"):
-                layers = self._outline.of(optimizer)
+                layers = self._layers(optimizer)
                 begun.updates = self._safely(self._updates.begin, layers)
         return partial(self._safely, self._read, optimizer)
 
     def _agree(self, optimizer: Optimizer, step: int, due: frozenset[str]) -> bool:
-        mesh = mesh_of(self._outline.of(optimizer))
+        mesh = self._layers(optimizer).mesh
         if mesh is not None:
             must_agree(mesh, step, sorted(due), self._names, str(self._tiers))
         return True
@@ -257,9 +268,10 @@ class StepReader:
         if "gradient" in due:
             with self._tiers.timed("gradient"):
                 self._read_applied(optimizer, step, factor, total, early)
-                layers = self._outline.of(optimizer)
-                for quantities, table in self._microbatches.read(layers, total):
-                    self.emit(step, "raw", quantities, table)
+                if self._microbatches:
+                    layers = self._layers(optimizer)
+                    for quantities, table in self._microbatches.read(layers, total):
+                        self.emit(step, "raw", quantities, table)
         if begun.updates is not None:
             with self._tiers.timed("update"):
                 self._updates.read_gradients(begun.updates)
@@ -296,7 +308,7 @@ class StepReader:
         total: str,
         early: Early | None,
     ) -> None:
-        layers, table = self._outline.of(optimizer), None
+        layers, table = self._layers(optimizer), None
         if early is not None and early.snapshot.step != step:
             early = None
         if early is not None and early.versions == versions(layers.parameters):
@@ -314,7 +326,8 @@ class StepReader:
     def _done(self, optimizer: Optimizer) -> None:
         if self.activations is not None:
             self.activations.on_done()
-        self._safely(self._microbatches.over, self._outline.of(optimizer))
+        if self._microbatches:
+            self._safely(self._microbatches.over, self._layers(optimizer))
         begun = self._begun.pop(id(optimizer), None)
         if begun is None or not begun.due:
             return
@@ -327,9 +340,10 @@ class StepReader:
                 )
                 self._safely(self._updates.end, begun.updates, emit, total)
         self._run.optimizer = None
-        self._safely(self._tiers.over, step, mesh_of(self._outline.of(optimizer)))
         overhead = self._tiers.overhead
         if overhead is not None:
+            layers = begun.layers or self._outline.of(optimizer)
+            self._safely(self._tiers.over, step, layers.mesh)
             number = torch.tensor([[overhead]], dtype=torch.float64)
             rows, there = (Row("total", "total"),), ~number.isnan()
             self._sinks.take(

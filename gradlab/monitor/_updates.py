@@ -78,7 +78,7 @@ class Updates:
         if samples is None:
             samples = self._samples[layers] = Samples(layers.parameters)
         moving = {"update", "step"} & self._by_feed.keys()
-        before = samples.of(layers.parameters) if moving else None
+        before = samples.of_parameters(layers.parameters) if moving else None
         return StepReading(layers, samples, before)
 
     @torch.no_grad()
@@ -107,7 +107,7 @@ class Updates:
         layers, samples, now = reading.layers, reading.samples, reading.gradients
         feeds: dict[Feed, tuple[Rows, Rows, Sequence[int]]] = {}
         if reading.before is not None:
-            after = samples.of(layers.parameters)
+            after = samples.of_parameters(layers.parameters)
             update = [a.sub_(b) for a, b in zip(after, reading.before, strict=True)]
             moved = [i for i, p in enumerate(layers.parameters) if p.grad is not None]
             feeds["update"] = reading.before, update, moved
@@ -124,11 +124,11 @@ class Updates:
             for feed, rows in feeds.items()
             if feed in self._by_feed
         ]
-        numbers = samples.measure([(moments_of(q), v, g) for q, v, g, _ in read])
+        numbers = samples.measure([(moments_of(tuple(q)), v, g) for q, v, g, _ in read])
         tables: list[Table] = []
         for (quantities, _, _, there), found in zip(read, numbers, strict=True):
             rows = found[:, list(there)]
-            moments = dict(zip(moments_of(quantities), rows, strict=True))
+            moments = dict(zip(moments_of(tuple(quantities)), rows, strict=True))
             tables.append(assemble(layers, there, moments, quantities, total))
         if tables:
             values = torch.cat([table.values for table in tables], dim=1)

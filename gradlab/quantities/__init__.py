@@ -45,7 +45,7 @@ from ._output_grad_rms import OutputGradRMS as OutputGradRMS
 from ._param_norm import ParamNorm as ParamNorm
 from ._quantity import Feed as Feed, Quantity as Quantity, ratio as ratio
 from ._rank_grad_norm import RankGradNorm as RankGradNorm
-from ._sample import Layout as Layout, layout as layout
+from ._sample import Layout as Layout, Parts as Parts, layout as layout
 from ._saturation import Saturation as Saturation
 from ._suggested_loss_scale import SuggestedLossScale as SuggestedLossScale
 from ._update_cosine import UpdateCosine as UpdateCosine

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -54,16 +55,17 @@ class Norm(Moment):
         Returns:
             One norm for each.
         """
-        tensors = [
-            t if t.layout is torch.strided else stored(t)
-            for t in (grads if self.of == "gradient" else values)
-        ]
+        tensors = grads if self.of == "gradient" else values
         if not tensors:
             return torch.empty(0, dtype=dtype)
         kinds = {t.dtype for t in tensors}
         if len(kinds) == 1:
             wide = torch.promote_types(kinds.pop(), dtype)
-            return torch.stack(_norms(tensors, wide))
+            # What is sparse has no such kernel, and says so.
+            with contextlib.suppress(NotImplementedError):
+                return torch.stack(_norms(tensors, wide))
+        tensors = [stored(t) for t in tensors]
+        kinds = {t.dtype for t in tensors}
         norms = list(tensors)
         for kind in kinds:
             where = [i for i, t in enumerate(tensors) if t.dtype == kind]
@@ -106,8 +108,9 @@ class Norm(Moment):
         Returns:
             Their norms.
         """
-        low, high = numbers.aminmax()
-        if (low >= _LOW and high <= _HIGH) or grads[0].device.type == "mps":
+        host = numbers.numpy()
+        fits = host.min() >= _LOW and host.max() <= _HIGH
+        if fits or grads[0].device.type == "mps":
             return numbers
         fits = (numbers >= _LOW) & (numbers <= _HIGH)
         again = (~fits).nonzero().flatten().tolist()
@@ -276,9 +279,10 @@ _WIDE = torch.float64
 _LOW, _HIGH = 1e-15, 1e18
 
 
-def _norms(tensors: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
+def _norms(tensors: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, ...]:
+    given = tensors if isinstance(tensors, list | tuple) else [*tensors]
     norms = torch._foreach_norm  # pyright: ignore[reportPrivateImportUsage]
-    return [*norms(tensors, 2, dtype=dtype)]
+    return norms(given, 2, dtype=dtype)
 
 
 def _stacked(numbers: Sequence[Tensor]) -> Tensor:

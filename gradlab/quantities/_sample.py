@@ -19,8 +19,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-RUN, RUNS, ROW = 8, 512, 256
-"""Entries of a run, runs of a tensor at least, entries of a row of the sample."""
+WHOLE, RUN, RUNS, ROW = 4096, 16, 128, 256
+"""Entries of a tensor that is taken whole, at most; entries of a run, which is a line of
+the cache; runs of a larger tensor, at least; entries of a row of the sample."""
 
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
@@ -39,6 +40,23 @@ class Place(NamedTuple):
     strides: tuple[int, ...]
     size: tuple[int, ...]
     step: tuple[int, ...]
+
+
+class Parts(NamedTuple):
+    """What is sampled of the tensors of a layout, in its order.
+
+    Attributes:
+        runs: `[runs, RUN]` of tensors of which a part is taken.
+        wholes: `[n]` of the others, and zeros to fill up rows.
+        zeros: `[ROW]` zeros, of the dtype of the sample.
+        stays: Whether all of it is memory of the tensors: what is written to them shows
+            here.
+    """
+
+    runs: list[Tensor]
+    wholes: list[Tensor]
+    zeros: Tensor
+    stays: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,24 +122,32 @@ class Layout:
             A new tensor, of the widest dtype among them, float32 at least; zeros fill
             up.
         """
+        return self.copy(self.parts(tensors))
+
+    @torch.no_grad()
+    def parts(self, tensors: Sequence[Tensor | None]) -> Parts:
+        """What is sampled of each tensor, where it is.
+
+        Args:
+            tensors: As for `draw`.
+        """
         there = [t for t in tensors if t is not None]
         # Half precision is exact in float32.
         dtype = reduce(torch.promote_types, {t.dtype for t in there}, torch.float32)
-        rows = torch.empty(
-            len(self.owners), ROW, dtype=dtype.to_real(), device=there[0].device
-        )
-        zeros = rows.new_zeros(ROW)
-        fills = {n: zeros[:n] for n in set(self.padding.tolist()) if n}
+        zeros = torch.zeros(ROW, dtype=dtype.to_real(), device=there[0].device)
         runs: list[Tensor] = []
         wholes: list[Tensor] = []
+        stays = True
         for i in self.order:
             place, tensor = self.places[i], tensors[i]
             if tensor is None:
-                part = zeros[:1].expand(place.size)
+                part, stays = zeros[:1].expand(place.size), False
             elif tensor.layout is not torch.strided:
-                part = _stored_at(tensor, place)
+                part, stays = _stored_at(tensor, place), False
             else:
-                part = _laid_out(tensor, place)
+                laid = _laid_out(tensor, place)
+                stays = stays and laid is tensor
+                part = laid
                 if part.ndim != 1 or len(place.size) == 2:
                     part = part.as_strided(place.size, place.step)
             if len(place.size) == 2:
@@ -129,20 +155,31 @@ class Layout:
                 continue
             wholes.append(part)
             if fill := -place.size[0] % ROW:
-                wholes.append(fills[fill])
-        cut = sum(part.shape[0] for part in runs) * RUN
-        if runs:
-            torch.cat(runs, out=rows.view(-1)[:cut].view(-1, RUN))
-        if wholes:
-            torch.cat(wholes, out=rows.view(-1)[cut:])
+                wholes.append(zeros[:fill])
+        return Parts(runs, wholes, zeros, stays)
+
+    @torch.no_grad()
+    def copy(self, parts: Parts) -> Float[Tensor, "rows 256"]:
+        """The sampled entries as they are now.
+
+        Args:
+            parts: What is sampled of each tensor.
+        """
+        rows = parts.zeros.new_empty(len(self.owners), ROW)
+        cut = sum(part.shape[0] for part in parts.runs) * RUN
+        if parts.runs:
+            torch.cat(parts.runs, out=rows.view(-1)[:cut].view(-1, RUN))
+        if parts.wholes:
+            torch.cat(parts.wholes, out=rows.view(-1)[cut:])
         return rows
 
 
 def layout(tensors: Sequence[Tensor]) -> Layout:
     """How to sample these tensors; the same for tensors of the same shapes.
 
-    A tensor of up to 4096 entries is taken whole. A larger one is sampled in 512 runs
-    of 8 neighbours, or in √n runs where these are more. The step from run to run is
+    A tensor of up to 4096 entries is taken whole. A larger one is sampled in 128 runs
+    of 16 neighbours, or in √n / 4 runs where these are more; one with many short rows, as
+    an embedding, in four times as many. The step from run to run is
     near the golden section of a row, so that the runs meet all rows and columns alike.
 
     Args:
@@ -165,11 +202,13 @@ def _place(shape: tuple[int, ...], strides: tuple[int, ...], parts: bool) -> Pla
     if not _dense(shape, strides):
         strides = torch.empty(shape, device="meta").stride()
     n = math.prod(shape)
-    if n <= RUN * RUNS:
+    if n <= WHOLE:
         return Place(tuple(shape), tuple(strides), (n,), (1,))
-    # Whole rows of the sample.
-    runs = max(RUNS, math.isqrt(n)) * RUN // ROW * ROW // RUN
     row = max(s for s, k in zip(strides, shape, strict=True) if k > 1)
+    # Of a tall one, as an embedding is, few rows may carry all.
+    runs = max(RUNS, math.isqrt(n) // 4) * (4 if n > 8 * row * row else 1)
+    # Whole rows of the sample.
+    runs = min(runs, n // RUN) * RUN // ROW * ROW // RUN
     return Place(tuple(shape), tuple(strides), (runs, RUN), (_step(n, row, runs), 1))
 
 

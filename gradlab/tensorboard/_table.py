@@ -32,7 +32,7 @@ Cells: TypeAlias = tuple[NDArray[np.float64], NDArray[np.bool_]]
 _NONE = {4: 0x7FC00000 | 1954, 8: 0x7FF8000000000000 | 1954}
 _NAN = {4: 0x7FC00000, 8: 0x7FF8000000000000}
 _TYPES = {types_pb2.DT_FLOAT: 4, types_pb2.DT_DOUBLE: 8}
-_FLOAT32 = np.finfo(np.float32)
+_TINY, _MAX = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 
 
 class Layout(NamedTuple):
@@ -140,17 +140,10 @@ def _content(
     """How many bytes a number has, and the bytes."""
     sizes = np.abs(values)
     # Mostly all are there, normal, and float32 holds them.
-    if (
-        sizes.size
-        and _FLOAT32.tiny <= sizes.min()
-        and sizes.max() <= _FLOAT32.max
-        and available.all()
-    ):
+    if sizes.size and sizes.min() >= _TINY and sizes.max() <= _MAX and available.all():
         return 4, values.astype("<f4").tobytes()
     sizes = sizes[np.isfinite(values) & (values != 0)]
-    fits = not sizes.size or (
-        _FLOAT32.tiny <= sizes.min() and sizes.max() <= _FLOAT32.max
-    )
+    fits = not sizes.size or (sizes.min() >= _TINY and sizes.max() <= _MAX)
     size = 4 if fits else 8
     numbers = values.astype(f"<f{size}")
     bits = numbers.view(f"<u{size}")
