@@ -11,7 +11,7 @@ export PIP_CONSTRAINT := constraints.txt
 .PHONY: help demo test lint bench bench-check bench-monitor bench-faults conformance clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
 demo: $(READY) ## train two networks on digits and see where the gradient goes
 	$(BIN)/python -m experiments.vanishing
@@ -36,10 +36,10 @@ bench: $(READY) ## layers and optimizers against torch's, and what a start costs
 bench-check: $(READY) ## the gradient checker against torch's: what each finds, how fast
 	$(BIN)/python -m experiments.bench.check
 
-bench-monitor: $(READY) ## what watching costs, gate by gate, beside Lightning's grad_norm and histograms
+bench-monitor: $(READY) ## what watching costs, beside Lightning's grad_norm and histograms
 	$(BIN)/python -m experiments.bench.monitor
 
-bench-faults: $(READY) ## planted faults: recall and false positives of each pathology
+bench-faults: $(READY) ## planted faults: what each rule finds, and how often it cries wolf
 	$(BIN)/python -m experiments.bench.faults
 
 clean: ## remove the environment, the caches and the runs
