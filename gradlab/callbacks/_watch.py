@@ -11,7 +11,7 @@ from torch import nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
-from ..monitor import Action, Monitor
+from ..monitor import Action, Findings, Monitor
 from ..monitor._known_functions import Op
 from ..monitor._schedule import EveryNSteps
 from ..monitor._sinks import Sink, Sinks
@@ -19,7 +19,6 @@ from ..pathologies import Pathology
 from ..quantities import Quantity
 from ..tensorboard import EventFileWriter
 from ..tensorboard._writer import Scalars
-from ._findings import Findings
 
 
 class Watch:

@@ -11,6 +11,7 @@ from ._exponent_histogram import (
     ExponentHistogram as ExponentHistogram,
     exponent_histogram as exponent_histogram,
 )
+from ._findings import Findings as Findings
 from ._live_gradcheck import LiveGradcheck as LiveGradcheck
 from ._monitor import Monitor as Monitor
 from ._non_finite import (
@@ -25,6 +26,7 @@ __all__ = [
     "Action",
     "Audit",
     "Culprit",
+    "Findings",
     "JsonLines",
     "LiveGradcheck",
     "Monitor",

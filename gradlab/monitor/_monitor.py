@@ -16,6 +16,7 @@ from ._action import Action, Actions, Audit, Run
 from ._activation_watch import ActivationWatch
 from ._agreement import rank
 from ._dead_units import DeadUnitLedger
+from ._guilty_factor import GuiltyFactor
 from ._known_functions import Op
 from ._layers import Outline
 from ._live_gradcheck import LiveGradcheck
@@ -181,7 +182,8 @@ class Monitor:
                 # What all ranks see is printed once.
                 printed = [] if rank() else [Terminal()]
                 outputs = [*printed, *self._sinks.of_findings(), self._actions]
-                explain = [] if self._trace is None else [self._trace]
+                traced = [] if self._trace is None else [self._trace]
+                explain = [GuiltyFactor(), *traced]
                 self._sinks.add(Watchdog(looked_for, outputs, explain=explain))
             if optimizer is not None:
                 self.attach(optimizer)

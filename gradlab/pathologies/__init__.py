@@ -11,6 +11,7 @@ from ._disconnected import Disconnected as Disconnected
 from ._exploding import Exploding as Exploding
 from ._exploding_activations import ExplodingActivations as ExplodingActivations
 from ._finding import Finding as Finding
+from ._gains import Shares as Shares, shares as shares
 from ._history import History as History
 from ._noise_dominated import NoiseDominated as NoiseDominated
 from ._non_finite import NonFinite as NonFinite

@@ -20,8 +20,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 WHOLE, RUN, RUNS, ROW = 4096, 16, 128, 256
-"""Entries of a tensor that is taken whole, at most; entries of a run, which is a line of
-the cache; runs of a larger tensor, at least; entries of a row of the sample."""
+"""Entries of a tensor that is taken whole, at most; entries of a run, a line of the
+cache; runs of a larger tensor, at least; entries of a row of the sample."""
 
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
@@ -178,9 +178,9 @@ def layout(tensors: Sequence[Tensor]) -> Layout:
     """How to sample these tensors; the same for tensors of the same shapes.
 
     A tensor of up to 4096 entries is taken whole. A larger one is sampled in 128 runs
-    of 16 neighbours, or in √n / 4 runs where these are more; one with many short rows, as
-    an embedding, in four times as many. The step from run to run is
-    near the golden section of a row, so that the runs meet all rows and columns alike.
+    of 16 neighbours, or in √n / 4 runs where these are more; one with many short rows,
+    as an embedding, in four times as many. The step from run to run is near the golden
+    section of a row, so that the runs meet all rows and columns alike.
 
     Args:
         tensors: Dense tensors.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from .._snapshot import Snapshot
-from ..monitor import JsonLines, Watchdog
 from ..pathologies import Finding
+from ._outputs import JsonLines
+from ._watchdog import Watchdog
 
 
 class Findings:
@@ -16,7 +18,8 @@ class Findings:
         folder: Where `findings.jsonl` and `recording.json` go.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        folder = Path(folder)
         self._lines = JsonLines(folder / "findings.jsonl")
         # It looks for nothing itself.
         self._recorder = Watchdog((), (), recording=folder / "recording.json")
