@@ -96,8 +96,8 @@ class Monitor:
         scaler: The GradScaler of the run; its scale is divided out of the gradients of
             activations, microbatches and single ranks, which nobody unscales. None
             finds the one whose `step` calls a watched optimizer's.
-        sinks: What is called with each snapshot, and with `finding(finding)` if it has
-            that. A sink that fails is reported once, its losses are counted in `lost`,
+        sinks: What is called with each snapshot, and with `finding(finding)` and
+            `crashed(error)` if it has these. A sink that fails is reported once, its losses are counted in `lost`,
             and training goes on.
         clock: Tells the step of a reading; None counts the optimizer steps seen.
 
@@ -279,6 +279,8 @@ class Monitor:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if error is not None:
+            self._sinks.crashed(error)
         self.detach()
         self._sinks.close()
 

@@ -9,7 +9,8 @@ from .._snapshot import Snapshot
 from ..pathologies import Finding
 
 Sink = Callable[[Snapshot], object]
-"""Whatever takes a snapshot; it may have `finding(finding)`, `flush()`, `close()`."""
+"""Whatever takes a snapshot; it may have `finding(finding)`, `crashed(error)`,
+`flush()` and `close()`."""
 
 
 class Sinks:
@@ -70,11 +71,19 @@ class Sinks:
         self._closed = True
         self._each("close")
 
-    def _each(self, method: str) -> None:
+    def crashed(self, error: BaseException) -> None:
+        """Tell the sinks that want to know what ended the run.
+
+        Args:
+            error: What did.
+        """
+        self._each("crashed", error)
+
+    def _each(self, method: str, *args: object) -> None:
         for sink in self._sinks:
             call = getattr(sink, method, None)
             if callable(call):
-                self._try(sink, call)
+                self._try(sink, call, *args)
 
     def _try(self, sink: Sink, call: Callable[..., object], *args: object) -> bool:
         try:

@@ -1,12 +1,15 @@
 import errno
+import json
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from gradlab import Monitor as AnyMonitor, Snapshot
+from gradlab.monitor import Findings
 from gradlab.quantities import GradNorm
 
 # One snapshot a step.
@@ -82,3 +85,20 @@ def test_an_interrupt_is_not_a_failure_of_the_sink() -> None:
 def test_a_sink_is_a_callable_instance(sink: Callable[[Snapshot], object]) -> None:
     with pytest.raises(TypeError, match="a sink is called with each Snapshot, got"):
         Monitor(nn.Linear(2, 1), sinks=[sink])
+
+
+def test_findings_and_the_steps_before_a_crash_are_written(tmp_path: Path) -> None:
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    folder = tmp_path / "run"
+    with (
+        pytest.raises(RuntimeError, match="a bad batch"),
+        Monitor(model, optimizer, sinks=[Findings(folder)]),
+    ):
+        train(model, optimizer)
+        raise RuntimeError("a bad batch")
+    recording = json.loads((folder / "recording.json").read_text())
+    assert recording["reason"] == "RuntimeError: a bad batch"
+    (kept,) = recording["snapshots"]
+    assert kept["steps"] == [0, 1, 2]
+    assert not (folder / "findings.jsonl").exists()
