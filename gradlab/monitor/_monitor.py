@@ -97,8 +97,8 @@ class Monitor:
             activations, microbatches and single ranks, which nobody unscales. None
             finds the one whose `step` calls a watched optimizer's.
         sinks: What is called with each snapshot, and with `finding(finding)` and
-            `crashed(error)` if it has these. A sink that fails is reported once, its losses are counted in `lost`,
-            and training goes on.
+            `crashed(error)` if it has these. A sink that fails is reported once, its
+            losses are counted in `lost`, and training goes on.
         clock: Tells the step of a reading; None counts the optimizer steps seen.
 
     Raises:

@@ -91,12 +91,14 @@ def test_findings_and_the_steps_before_a_crash_are_written(tmp_path: Path) -> No
     model = nn.Linear(2, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     folder = tmp_path / "run"
-    with (
-        pytest.raises(RuntimeError, match="a bad batch"),
-        Monitor(model, optimizer, sinks=[Findings(folder)]),
-    ):
-        train(model, optimizer)
-        raise RuntimeError("a bad batch")
+
+    def run() -> None:
+        with Monitor(model, optimizer, sinks=[Findings(folder)]):
+            train(model, optimizer)
+            raise RuntimeError("a bad batch")
+
+    with pytest.raises(RuntimeError, match="a bad batch"):
+        run()
     recording = json.loads((folder / "recording.json").read_text())
     assert recording["reason"] == "RuntimeError: a bad batch"
     (kept,) = recording["snapshots"]
