@@ -18,7 +18,7 @@ from ..quantities import Quantity
 from ._action import Run
 from ._activation_watch import ActivationWatch
 from ._agreement import must_agree, one_of_many
-from ._clipping import Clipping, Early, versions
+from ._clipping import NORM, Early, clipped, versions, without
 from ._layers import Layers, Outline
 from ._microbatches import Microbatches
 from ._reading import Table, gradients, tabulate
@@ -80,7 +80,10 @@ class StepReader:
         self.failures = 0
         self.of_gradients = [q for q in quantities if q.feed == "gradient"]
         self._outline = outline
-        self._clipping = Clipping([q for q in quantities if q.feed == "clipping"])
+        self._of_clipping = [q for q in quantities if q.feed == "clipping"]
+        names = [quantity.name for quantity in self.of_gradients]
+        # Read for the sake of clipping only.
+        self._hidden = [NORM] if self._of_clipping and NORM.name not in names else []
         self._updates = Updates([q for q in quantities if q.feed in OF_UPDATES])
         self._microbatches = Microbatches(
             [q for q in quantities if q.feed in OF_MICROBATCHES],
@@ -116,7 +119,6 @@ class StepReader:
         self._begun.clear()
         for optimizer in [*self._early]:
             self._take_early(optimizer)
-        self._clipping.forget()
         self._microbatches.remove()
         if self.activations is not None:
             self.activations.remove()
@@ -162,15 +164,24 @@ class StepReader:
             optimizer: Whose parameters to read; None is all.
             total: The name of the total row.
         """
-        table = self._of_gradients(scale, optimizer, total)
-        return self.emit(step, stage, self.of_gradients, table)
+        chosen = self.of_gradients
+        snapshot = self._measured(step, stage, scale, optimizer, total, chosen)
+        self._sinks.take(snapshot)
+        return snapshot
 
     @torch.no_grad()
-    def _of_gradients(
-        self, scale: float | Tensor, optimizer: Optimizer | None, total: str
-    ) -> Table:
+    def _measured(
+        self,
+        step: int,
+        stage: Stage,
+        scale: float | Tensor,
+        optimizer: Optimizer | None,
+        total: str,
+        quantities: Sequence[Quantity],
+    ) -> Snapshot:
         layers = self._layers(optimizer)
-        return tabulate(layers, gradients(layers), self.of_gradients, scale, total)
+        table = tabulate(layers, gradients(layers), quantities, scale, total)
+        return _snapshot(step, stage, quantities, table)
 
     def _layers(self, optimizer: Optimizer | None) -> Layers:
         """The layers of an optimizer, looked at once a step."""
@@ -210,24 +221,28 @@ class StepReader:
     def _before_clipping(
         self, optimizer: Optimizer, step: int, scale: float | Tensor
     ) -> None:
-        if self.of_gradients:
-            early = self._early.get(id(optimizer))
-            if early is not None and early.snapshot.step != step:
-                # Of a step that GradScaler skipped.
-                self._take_early(id(optimizer))
-            table = self._of_gradients(scale, optimizer, self._total(optimizer))
-            snapshot = _snapshot(step, "unscaled", self.of_gradients, table)
-            found = versions(self._layers(optimizer).parameters)
-            self._early[id(optimizer)] = Early(snapshot, found)
-            if "grad_norm" in snapshot.quantities:
-                return
-        self._clipping.before(id(optimizer), self._layers(optimizer), scale)
+        quantities = [*self.of_gradients, *self._hidden]
+        if not quantities:
+            return
+        early = self._early.get(id(optimizer))
+        if early is not None and early.snapshot.step != step:
+            # Of a step that GradScaler skipped.
+            self._take_early(id(optimizer))
+        total = self._total(optimizer)
+        snapshot = self._measured(step, "unscaled", scale, optimizer, total, quantities)
+        found = versions(self._layers(optimizer).parameters)
+        self._early[id(optimizer)] = Early(snapshot, found)
 
     def _take_early(self, optimizer: int) -> Early | None:
         """Hand on what was read before clipping; of several readings the last."""
         if (early := self._early.pop(optimizer, None)) is not None:
-            self._sinks.take(early.snapshot)
+            self._take(early.snapshot)
         return early
+
+    def _take(self, snapshot: Snapshot) -> None:
+        shown = without(snapshot, [quantity.name for quantity in self._hidden])
+        if shown is not None:
+            self._sinks.take(shown)
 
     def _on_step(self, optimizer: Optimizer) -> Read | None:
         step = self.now()
@@ -308,20 +323,19 @@ class StepReader:
         total: str,
         early: Early | None,
     ) -> None:
-        layers, table = self._layers(optimizer), None
-        if early is not None and early.snapshot.step != step:
-            early = None
-        if early is not None and early.versions == versions(layers.parameters):
+        if early is None or early.snapshot.step != step:
+            if self.of_gradients:
+                self.read_gradients(step, "applied", scale, optimizer, total)
+            return
+        if early.versions == versions(self._layers(optimizer).parameters):
             # Nobody has clipped: what was read is what is applied.
             return
-        if self.of_gradients:
-            now = self.read_gradients(step, "applied", scale, optimizer, total)
-            if early is not None:
-                table = self._clipping.between(early.snapshot, now)
-        if table is None:
-            table = self._clipping.after(id(optimizer), layers, scale, total)
+        quantities = [*self.of_gradients, *self._hidden]
+        now = self._measured(step, "applied", scale, optimizer, total, quantities)
+        self._take(now)
+        table = clipped(early.snapshot, now, self._of_clipping)
         if table is not None:
-            self.emit(step, "applied", self._clipping.quantities, table)
+            self.emit(step, "applied", self._of_clipping, table)
 
     def _done(self, optimizer: Optimizer) -> None:
         if self.activations is not None:
