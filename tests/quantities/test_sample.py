@@ -35,10 +35,16 @@ def test_a_large_one_in_runs_of_neighbours() -> None:
     assert len(runs) == RUNS
     assert (runs - runs[:, :1]).equal(torch.arange(float(RUN)).expand_as(runs))
     assert len(large.unique()) == len(large)
-    # All rows, and all columns alike.
-    assert len((runs[:, 0] // 400).unique()) > 280
+    # Each in another row, and all columns alike.
+    assert len((runs[:, 0] // 400).unique()) == RUNS
     assert len((large % 400).unique()) == 400
-    assert layout([tensor]).weights.item() == tensor.numel() / 4096
+    assert layout([tensor]).weights.item() == tensor.numel() / (RUN * RUNS)
+
+
+def test_a_tall_one_in_more_runs() -> None:
+    tall = torch.arange(30_000 * 4.0).view(30_000, 4)
+    (entries,) = taken(tall)
+    assert len(entries) == 4 * RUN * RUNS
 
 
 @given(st.integers(4097, 10**8), st.data())
