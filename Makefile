@@ -25,8 +25,9 @@ lint: $(READY) ## ruff, pyright and import contracts
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
 
-conformance: $(READY) ## print what holds of every op, as a table
+conformance: $(READY) ## print what holds of every op, and of every way to train watched
 	$(BIN)/python -m tests.conformance
+	$(BIN)/python -m tests.monitor.settings
 
 bench: $(READY) ## layers and optimizers against torch's, and what a start costs
 	$(BIN)/python -m experiments.bench.layers

@@ -17,12 +17,14 @@ NORMS_AND_SCALARS = "grad norms, scalars too"
 DEFAULT = "default set"
 DEFAULT_AND_ACTIVATIONS = "default set, activations too"
 EVERYTHING = "everything"
+WITHIN = "everything, budget 2 %"
 GRADLAB: dict[str, Watch] = {
     NORMS: watch_gradlab(quantities=[GradNorm()]),
     NORMS_AND_SCALARS: watch_gradlab("all", quantities=[GradNorm()]),
     DEFAULT: watch_gradlab(),
     DEFAULT_AND_ACTIVATIONS: watch_gradlab(activations=True),
     EVERYTHING: watch_gradlab(quantities=quantities),
+    WITHIN: watch_gradlab(quantities=quantities, budget=0.02),
 }
 """gradlab, into tensor events unless it says more."""
 PEERS: dict[str, Watch] = {
