@@ -6,11 +6,13 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from torch import nn
 from torch.optim import Optimizer
 
 from ..pathologies import Finding
+from ._options import must_be_listed
 
 _log = logging.getLogger("gradlab")
 
@@ -66,9 +68,19 @@ class Action(ABC):
 
     Attributes:
         codes: Codes of the pathologies it is for; None is every one.
+        repeats: Whether it is done at each reading that has the finding; else when the
+            finding is said.
+
+    Raises:
+        TypeError: If the codes are not a list.
     """
 
     codes: Sequence[str] | None = field(default=None, kw_only=True)
+    repeats: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.codes is not None:
+            must_be_listed("codes", self.codes)
 
     @property
     @abstractmethod
@@ -98,7 +110,6 @@ class Actions:
         actions: What to do.
         run: The run.
         dry_run: Whether to say only what would be done.
-
         codes: What pathologies are looked for.
 
     Raises:
@@ -130,14 +141,16 @@ class Actions:
         self._run = run
         self._dry_run = dry_run
 
-    def __call__(self, finding: Finding) -> None:
+    def __call__(self, finding: Finding, news: bool = True) -> None:
         """Act on one finding.
 
         Args:
             finding: What was found.
+            news: Whether it is said now; only what repeats is done again.
         """
         for action in self._actions:
-            if action.codes is None or finding.code in action.codes:
+            meant = action.codes is None or finding.code in action.codes
+            if meant and (news or action.repeats):
                 done, why = self._act(action, finding)
                 line = Audit(finding.step, finding.code, action.intent, done, why)
                 self.audit.append(line)

@@ -6,6 +6,7 @@ import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 
@@ -61,10 +62,16 @@ class Stop(Action):
 class SkipStep(Action):
     """Skips the optimizer's step: it sees no gradient, and moves nothing.
 
-    The gradients are there again after the step. Numbers of gradients are the same on
-    all ranks, so under DistributedDataParallel all of them skip if all of them watch
-    with the same pathologies and actions.
+    Each step that has the finding is skipped, not only the first; a step that is not
+    read is not, so read every one. What the forward did stays done: of a batch with NaN
+    the running statistics of a BatchNorm are NaN. `NonFinite(patience=1)` speaks at the
+    first such step. The gradients are there again after the step.
+
+    Numbers of gradients are the same on all ranks, so under DistributedDataParallel all
+    of them skip if all of them watch with the same pathologies and actions.
     """
+
+    repeats: ClassVar[bool] = True
 
     @property
     def intent(self) -> str:
@@ -121,15 +128,19 @@ class SaveCheckpoint(Action):
         part = path.with_name(f"{path.name}.part")
         found = finding.to_dict()
         optimizer = run.optimizer
-        torch.save(
-            {
-                "model": run.model.state_dict(),
-                "optimizer": None if optimizer is None else optimizer.state_dict(),
-                "rng_state": torch.get_rng_state(),
-                "step": finding.step,
-                "finding": found,
-            },
-            part,
-        )
+        try:
+            torch.save(
+                {
+                    "model": run.model.state_dict(),
+                    "optimizer": None if optimizer is None else optimizer.state_dict(),
+                    "rng_state": torch.get_rng_state(),
+                    "step": finding.step,
+                    "finding": found,
+                },
+                part,
+            )
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
         part.replace(path)
         return None

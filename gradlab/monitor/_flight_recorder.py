@@ -33,8 +33,12 @@ def write_recording(
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
-    part.write_text(dumps(data))
-    part.replace(path)
+    try:
+        part.write_text(dumps(data))
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def snapshots_of(path: Path) -> list[dict[str, Any]]:

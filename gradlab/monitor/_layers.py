@@ -58,9 +58,6 @@ class Layers:
         device: Where all parameters are; None if they are on several.
         lazy: Whether some have no shape yet.
         mesh: The device mesh of sharded parameters; None if all are whole.
-
-    Raises:
-        ValueError: If no layer fits a pattern.
     """
 
     layers: tuple[Row, ...]
@@ -80,7 +77,9 @@ class Layers:
 
     def __post_init__(self) -> None:
         layers, parameters = len(self.layers), len(self.parameters)
-        owner = torch.arange(layers).repeat_interleave(torch.tensor(self.sizes))
+        owner = torch.arange(layers).repeat_interleave(
+            torch.tensor(self.sizes, dtype=torch.long)
+        )
         part = torch.arange(parameters)
         put = object.__setattr__
         numels = [0 if is_lazy(p) else p.numel() for p in self.parameters]
@@ -125,16 +124,8 @@ class Layers:
     def _fitting(self, owner: Sequence[int]) -> Tensor | None:
         if self.patterns is None:
             return None
-        names = [row.name for row in self.layers]
-        for pattern in self.patterns:
-            if not any(fnmatchcase(name, pattern) for name in names):
-                few = ", ".join(names[:12])
-                raise ValueError(
-                    "a pattern of modules fits one that owns a trainable parameter, "
-                    f"got {pattern!r}, which fits none of {few}"
-                    f"{', …' if len(names) > 12 else ''}"
-                )
-        fits = [any(fnmatchcase(n, p) for p in self.patterns) for n in names]
+        patterns = self.patterns
+        fits = [any(fnmatchcase(r.name, p) for p in patterns) for r in self.layers]
         return torch.tensor([True, *fits, *(fits[o] for o in owner)]).nonzero()[:, 0]
 
     def named(self, total: str) -> tuple[Row, ...]:
@@ -163,6 +154,32 @@ class Outline:
         self._model = model
         self._patterns = patterns
         self._known: dict[int | None, _Known] = {}
+
+    def check(self) -> None:
+        """Make sure that each pattern fits a layer; later ones may be frozen.
+
+        Raises:
+            TypeError: If the patterns are not a list of strings.
+            ValueError: If one fits none.
+        """
+        patterns = self._patterns
+        if patterns is None:
+            return
+        listed = isinstance(patterns, Sequence) and not isinstance(patterns, str)
+        if not listed or not all(isinstance(pattern, str) for pattern in patterns):
+            raise TypeError(
+                "modules is a list of globs on module paths, got "
+                f"{patterns!r}; write modules=['encoder.*']"
+            )
+        names = [row.name for row in self.of(None).layers]
+        for pattern in patterns:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                few = ", ".join(names[:12])
+                raise ValueError(
+                    "a pattern of modules fits one that owns a trainable parameter, "
+                    f"got {pattern!r}, which fits none of {few}"
+                    f"{', …' if len(names) > 12 else ''}"
+                )
 
     def of(self, optimizer: Optimizer | None) -> Layers:
         """The layers that an optimizer trains.

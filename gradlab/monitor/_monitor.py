@@ -21,7 +21,7 @@ from ._known_functions import Op
 from ._layers import Outline
 from ._live_gradcheck import LiveGradcheck
 from ._non_finite import NonFiniteTrace
-from ._options import chosen_quantities
+from ._options import chosen_quantities, must_be_listed
 from ._outputs import Terminal
 from ._sinks import Sink, Sinks
 from ._step_reader import OF_MICROBATCHES, OF_UPDATES, StepReader
@@ -144,13 +144,21 @@ class Monitor:
         sinks: Sequence[Sink] = (),
         clock: Callable[[], int] | None = None,
     ) -> None:
+        for name, flag in (("dry_run", dry_run), ("trace", trace)):
+            if not isinstance(flag, bool):
+                raise TypeError(f"{name} is True or False, got {flag!r}")
+        if scaler is not None and not hasattr(scaler, "get_scale"):
+            raise TypeError(f"a scaler is a torch.amp.GradScaler, got {scaler!r}")
+        if clock is not None and not callable(clock):
+            raise TypeError(f"a clock is called for the step, got clock={clock!r}")
+        for name, listed in (("actions", actions), ("functions", functions)):
+            must_be_listed(name, listed)
         looked_for = _looked_for(pathologies)
         chosen = chosen_quantities(model, quantities, activations, looked_for)
         self.model = model
         self.quantities = chosen
         outline = Outline(model, modules)
-        # Here, so that a pattern that fits nothing is said where it was written.
-        outline.of(None)
+        outline.check()
         in_use = dict.fromkeys(_TIER[quantity.feed] for quantity in chosen)
         tiers = Tiers([*in_use], every_n_steps, start, end, budget)
         self._run = Run(model)
@@ -181,10 +189,12 @@ class Monitor:
             if looked_for:
                 # What all ranks see is printed once.
                 printed = [] if rank() else [Terminal()]
-                outputs = [*printed, *self._sinks.of_findings(), self._actions]
+                outputs = [*printed, *self._sinks.of_findings()]
                 traced = [] if self._trace is None else [self._trace]
                 explain = [GuiltyFactor(), *traced]
-                self._sinks.add(Watchdog(looked_for, outputs, explain=explain))
+                acts = [self._actions] if actions else []
+                watchdog = Watchdog(looked_for, outputs, explain=explain, acts=acts)
+                self._sinks.add(watchdog)
             if optimizer is not None:
                 self.attach(optimizer)
         except BaseException:
@@ -393,6 +403,15 @@ class Monitor:
 def _looked_for(pathologies: bool | Sequence[Pathology]) -> tuple[Pathology, ...]:
     if isinstance(pathologies, bool):
         return every_pathology if pathologies else ()
+    must_be_listed("pathologies", pathologies)
+    for pathology in pathologies:
+        if not isinstance(pathology, Pathology):
+            known = ", ".join(type(one).__name__ for one in every_pathology)
+            raise TypeError(
+                "pathologies are True, False or instances of "
+                f"gradlab.pathologies.Pathology, got {pathology!r}; is it a class that "
+                f"was not called, or a name? There are {known}"
+            )
     return tuple(pathologies)
 
 

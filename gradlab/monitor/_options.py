@@ -61,9 +61,10 @@ def chosen_quantities(
         )
     if quantities is None:
         quantities = _usual(bool(activations), pathologies)
+    must_be_listed("quantities", quantities)
     for quantity in quantities:
         if not isinstance(quantity, Quantity):
-            known = ", ".join(type(q).__name__ for q in every_quantity)
+            known = ", ".join(dict.fromkeys(type(q).__name__ for q in every_quantity))
             raise TypeError(
                 "quantities are instances of gradlab.quantities.Quantity, got "
                 f"{quantity!r}; is it a class that was not called, or a name? There "
@@ -77,6 +78,22 @@ def chosen_quantities(
             f"got {names}"
         )
     return chosen
+
+
+def must_be_listed(name: str, given: object) -> None:
+    """Make sure that an option is a list.
+
+    Args:
+        name: The option.
+        given: What was given.
+
+    Raises:
+        TypeError: If it is one thing, or a string.
+    """
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        raise TypeError(
+            f"{name} is a list, got {given!r}; write {name}=[…], also for one"
+        )
 
 
 def _usual(activations: bool, pathologies: Sequence[Pathology]) -> tuple[Quantity, ...]:
@@ -99,7 +116,10 @@ def _added(
     if isinstance(activations, str) or not (
         activations is None
         or isinstance(activations, bool)
-        or all(isinstance(pattern, str) for pattern in activations)
+        or (
+            isinstance(activations, Sequence)
+            and all(isinstance(pattern, str) for pattern in activations)
+        )
     ):
         raise TypeError(
             "activations is True, False or a list of patterns of module paths, got "

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from .._snapshot import Snapshot
 from ..pathologies import Finding
+from ._options import must_be_listed
 
 Sink = Callable[[Snapshot], object]
 """Whatever takes a snapshot; it may have `finding(finding)`, `crashed(error)`,
@@ -27,6 +28,7 @@ class Sinks:
     """
 
     def __init__(self, sinks: Sequence[Sink]) -> None:
+        must_be_listed("sinks", sinks)
         for sink in sinks:
             if not callable(sink) or isinstance(sink, type):
                 raise TypeError(

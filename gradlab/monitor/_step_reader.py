@@ -126,8 +126,16 @@ class StepReader:
     def now(self) -> int:
         """The step that is coming."""
         if self._clock is not None:
-            self.step = self._clock()
+            told = self._safely(self._told, self._clock)
+            self.step = self.step if told is None else told
         return self.step
+
+    @staticmethod
+    def _told(clock: Callable[[], int]) -> int:
+        step = clock()
+        if isinstance(step, bool) or not isinstance(step, int) or step < 0:
+            raise ValueError(f"a clock tells a step, counted from 0, got {step!r}")
+        return step
 
     def emit(
         self, step: int, stage: Stage, quantities: Sequence[Quantity], table: Table
@@ -214,7 +222,7 @@ class StepReader:
         else:
             # Within a closure, which may run again after the reading.
             step, due = begun.step, "gradient" in begun.due and not begun.read
-        if due:
+        if due and self._may_read(optimizer, step):
             with self._tiers.timed("gradient"):
                 self._safely(self._before_clipping, optimizer, step, scale)
 
@@ -248,10 +256,7 @@ class StepReader:
         step = self.now()
         self.step += 1
         due = self._tiers.due(id(optimizer), step)
-        if due and not self._agreed:
-            self._agreed = True
-            self._blind = not self._safely(self._agree, optimizer, step, due)
-        if self._blind:
+        if due and not self._may_read(optimizer, step):
             due = frozenset()
         if self.activations is not None:
             self.activations.on_step("activation" in due)
@@ -260,18 +265,30 @@ class StepReader:
             return None
         if "update" in due:
             with self._tiers.timed("update"):
-                layers = self._layers(optimizer)
-                begun.updates = self._safely(self._updates.begin, layers)
+                begun.updates = self._safely(self._begin_updates, optimizer)
         return partial(self._safely, self._read, optimizer)
 
-    def _agree(self, optimizer: Optimizer, step: int, due: frozenset[str]) -> bool:
+    def _begin_updates(self, optimizer: Optimizer) -> StepReading:
+        return self._updates.begin(self._layers(optimizer))
+
+    def _may_read(self, optimizer: Optimizer, step: int) -> bool:
+        """Whether all ranks read the same; found out at the first reading."""
+        if not self._agreed:
+            self._agreed = True
+            self._blind = not self._safely(self._agree, optimizer, step)
+        return not self._blind
+
+    def _agree(self, optimizer: Optimizer, step: int) -> bool:
         mesh = self._layers(optimizer).mesh
         if mesh is not None:
-            must_agree(mesh, step, sorted(due), self._names, str(self._tiers))
+            must_agree(mesh, step, self._names, str(self._tiers))
         return True
 
     def _read(self, optimizer: Optimizer) -> None:
-        begun = self._begun[id(optimizer)]
+        begun = self._begun.get(id(optimizer))
+        if begun is None:
+            # Detached within the closure.
+            return
         begun.read = True
         step, due = begun.step, begun.due
         # GradScaler leaves it on a fused optimizer, which unscales inside its kernel.

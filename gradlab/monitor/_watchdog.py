@@ -19,6 +19,9 @@ from ._outputs import Terminal
 Output = Callable[[Finding], object]
 """Whatever takes a finding."""
 
+Act = Callable[[Finding, bool], object]
+"""Whatever takes a finding, and whether it is news."""
+
 
 class Explainer(Protocol):
     """Looks at every snapshot, and adds what it knows to a finding."""
@@ -66,6 +69,8 @@ class Watchdog:
         pathologies: What to look for.
         outputs: What is called with each finding; the terminal if nothing is said.
         explain: What adds to a finding before it is handed on, as a `NonFiniteTrace`.
+        acts: What is called with each finding at each reading, and with whether it is
+            news: what guards a step must do so again.
         recording: The JSON file for the last `window` steps of every quantity, written
             with each finding and by `dump`; None writes none.
         window: How many steps are kept.
@@ -106,6 +111,7 @@ class Watchdog:
         outputs: Sequence[Output] | None = None,
         *,
         explain: Sequence[Explainer] = (),
+        acts: Sequence[Act] = (),
         recording: str | os.PathLike[str] | None = None,
         window: int = 64,
         forget: int = 20,
@@ -129,6 +135,7 @@ class Watchdog:
         History(window)
         self.pathologies, self.outputs = tuple(pathologies), outputs
         self.explain = tuple(explain)
+        self.acts = tuple(acts)
         self.recording = None if recording is None else Path(recording)
         self.window, self.forget = window, forget
         self.findings: list[Finding] = []
@@ -162,22 +169,31 @@ class Watchdog:
         history.take(snapshot)
         for explainer in self.explain:
             self._try(explainer.observe, snapshot)
-        found: list[Finding] = []
+        found: list[tuple[Finding, bool]] = []
         for pathology in self.pathologies:
             if (history.seen - 1) % pathology.every == 0:
                 found += self._ask(pathology, key, history)
-        for finding in found:
-            for explainer in self.explain:
-                said = self._try(explainer, finding)
-                finding = said if isinstance(said, Finding) else finding
-            self.findings.append(finding)
-            for output in self.outputs:
-                self._try(output, finding)
-        if found and self.recording is not None:
-            self.dump(found[0].code)
+        for finding, news in found:
+            if news:
+                self._say(finding)
+            for act in self.acts:
+                self._try(act, finding, news)
+        said = [finding.code for finding, news in found if news]
+        if said and self.recording is not None:
+            self.dump(said[0])
 
-    def _ask(self, pathology: Pathology, key: Key, history: History) -> list[Finding]:
-        """What a pathology finds, if it is news."""
+    def _say(self, finding: Finding) -> None:
+        for explainer in self.explain:
+            said = self._try(explainer, finding)
+            finding = said if isinstance(said, Finding) else finding
+        self.findings.append(finding)
+        for output in self.outputs:
+            self._try(output, finding)
+
+    def _ask(
+        self, pathology: Pathology, key: Key, history: History
+    ) -> list[tuple[Finding, bool]]:
+        """What a pathology finds, and whether it is news."""
         if pathology.lacks(history.quantities):
             return []
         finding = self._try(pathology, history)
@@ -194,9 +210,9 @@ class Watchdog:
         worst = said is not None and math.isinf(said.level)
         if said is not None and (worst or finding.level < 10 * said.level):
             said.silent = 0
-            return []
+            return [(finding, False)]
         self._said[key, pathology.code] = _Said(finding.level)
-        return [finding]
+        return [(finding, True)]
 
     def _is_explained(self, pathology: Pathology, key: Key) -> bool:
         """Whether its cause, or itself in another snapshot of the step, is said now."""

@@ -75,10 +75,12 @@ def disagreed(model: nn.Module, data: Tensor, rank: int) -> list[Any]:
     seen: list[Snapshot] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        with Monitor(model, optimizer, every_n_steps=1 + rank, sinks=[seen.append]):
+        watch = Monitor(model, optimizer, every_n_steps=1 + rank, sinks=[seen.append])
+        with watch as monitor:
             for batch in data:
                 optimizer.zero_grad()
                 model(batch).square().mean().backward()
+                monitor.before_clipping()
                 optimizer.step()
     return [len(seen), *(str(one.message) for one in caught)]
 

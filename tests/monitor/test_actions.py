@@ -11,7 +11,7 @@ from torch import nn
 
 from gradlab import Monitor
 from gradlab.monitor import Action, Run, SaveCheckpoint, SkipStep, Stop, Warn
-from gradlab.pathologies import Finding, History, Pathology
+from gradlab.pathologies import Finding, History, NonFinite, Pathology
 
 
 @dataclass(frozen=True)
@@ -183,3 +183,39 @@ def test_findings_go_to_sinks_that_take_them() -> None:
         (model(torch.ones(1, 2)) * 1e4).sum().backward()
         optimizer.step()
     assert sink.found == ["large"]
+
+
+def test_every_bad_step_is_skipped_and_said_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    actions = [SkipStep(), Stop()]
+    with Monitor(
+        model,
+        optimizer,
+        pathologies=[NonFinite(patience=1)],
+        actions=actions,
+        dry_run=False,
+    ) as monitor:
+        for step in range(9):
+            optimizer.zero_grad()
+            batch = torch.ones(3, 2)
+            if step in (3, 4, 7):
+                batch[1, 0] = math.nan
+            model(batch).sum().backward()
+            optimizer.step()
+    assert bool(model.weight.isfinite().all())
+    audit = [(line.step, line.action) for line in monitor.audit if line.done]
+    assert audit == [
+        (3, "skip the step"),
+        (3, "stop the run"),
+        (4, "skip the step"),
+        (7, "skip the step"),
+    ]
+    assert capsys.readouterr().err.count("[non_finite") == 1
+
+
+def test_codes_are_a_list() -> None:
+    with pytest.raises(TypeError, match="codes is a list, got 'large'"):
+        Stop(codes="large")

@@ -446,3 +446,81 @@ def test_backwards_are_compared_and_non_finite_numbers_traced(
     assert "in the loss" in said
     assert not model._forward_hooks
     assert not model._forward_pre_hooks
+
+
+@pytest.mark.parametrize("modules", [None, ["0"]])
+@pytest.mark.parametrize("frozen", [["0"], ["0", "1"]])
+def test_training_goes_on_when_what_is_watched_is_frozen(
+    modules: list[str] | None, frozen: list[str]
+) -> None:
+    model, seen = mlp(), list[Snapshot]()
+    optimizer = sgd(model)
+    with AnyMonitor(model, optimizer, modules=modules, sinks=[seen.append]) as monitor:
+        for step, batch in enumerate(batches(6)):
+            optimizer.zero_grad()
+            for name in frozen:
+                model.get_submodule(name).requires_grad_(not 2 <= step < 4)
+            loss = model(batch).sum()
+            if loss.requires_grad:
+                loss.backward()
+            optimizer.step()
+        assert monitor.failures == 0
+    for snapshot in seen:
+        if snapshot.quantities != ("grad_norm", "grad_rms", "grad_nonfinite"):
+            continue
+        names = {row.name for row in snapshot.rows}
+        assert ("0" in names) == (not 2 <= snapshot.step < 4)
+    assert {snapshot.step for snapshot in seen} == set(range(6))
+
+
+def test_a_clock_that_fails_does_not_stop_the_run() -> None:
+    def clock() -> int:
+        raise OSError("no time")
+
+    model, seen = mlp(), list[Snapshot]()
+    optimizer = sgd(model)
+    watch = Monitor(model, optimizer, clock=clock, sinks=[seen.append])
+    with watch as monitor, pytest.warns(RuntimeWarning, match="OSError: no time"):
+        train(model, optimizer)
+    assert monitor.failures >= 3
+    assert [snapshot.step for snapshot in seen] == [0, 1, 2]
+
+
+def test_detaching_within_a_closure() -> None:
+    model = mlp()
+    optimizer = sgd(model)
+    monitor = AnyMonitor(model, optimizer)
+
+    def closure() -> float:
+        optimizer.zero_grad()
+        loss = backward(model, torch.ones(2, 3))
+        monitor.detach()
+        return loss.item()
+
+    optimizer.step(closure)
+    assert monitor.failures == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pathologies": ["vanishing"]}, "got 'vanishing'; is it a class that"),
+        ({"pathologies": "vanishing"}, "pathologies is a list, got 'vanishing'"),
+        ({"pathologies": None}, "pathologies is a list, got None"),
+        ({"modules": "0"}, r"modules is a list of globs .* got '0'"),
+        ({"modules": [0]}, "modules is a list of globs"),
+        ({"quantities": GradNorm()}, r"quantities is a list, got GradNorm\(\)"),
+        ({"actions": 3}, "actions is a list, got 3"),
+        ({"sinks": print}, "sinks is a list, got <built-in"),
+        ({"activations": 3}, "activations is True, False or a list"),
+        ({"dry_run": "no"}, "dry_run is True or False, got 'no'"),
+        ({"trace": 1}, "trace is True or False, got 1"),
+        ({"scaler": 3}, "a scaler is a torch.amp.GradScaler, got 3"),
+        ({"clock": 5}, "a clock is called for the step, got clock=5"),
+    ],
+)
+def test_wrong_types_are_refused_with_a_reason(
+    options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(TypeError, match=message):
+        AnyMonitor(mlp(), **options)
