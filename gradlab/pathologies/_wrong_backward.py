@@ -90,7 +90,9 @@ def _causes(error: float, cosine: float, far: bool) -> tuple[str, ...]:
         return (
             "NaN or infinity where the reference is finite: an overflow, 0/0 or a root "
             "at 0 in the backward",
-            "a gradient for an input that the output does not depend on",
+            "a gradient for an input that the output does not depend on, or one chosen "
+            "where the true one is 0 (straight-through): register it with a reference "
+            "that has it",
         )
     if cosine < -0.5:
         return ("a sign", "a term that outweighs the others has the wrong sign")
