@@ -33,8 +33,12 @@ class GradientMonitor(Watch, Callback):
 
     With a TensorBoardLogger they go to `<log_dir>/gradlab`, with the tables that
     `gradlab.read_run(log_dir)` reads: a directory of its own, since TensorBoard may
-    follow only one of two files that grow in one. Any other logger gets them by its
-    `log_metrics`.
+    follow only one of two files that grow in one. The second GradientMonitor of a
+    Trainer writes to `<log_dir>/gradlab_1`, and so on in the order of the callbacks;
+    read them by these names. Any other logger gets the metrics by its `log_metrics`.
+
+    A directory that cannot be written to does not end the run: it is said once, what is
+    lost is counted in `monitor.lost`, and the files are made when they can be.
 
     **Stage**: the gradient is read in `on_before_optimizer_step`, so it is accumulated,
     averaged over ranks and unscaled, but not yet clipped (`unscaled`); what is clipped
@@ -92,12 +96,16 @@ class GradientMonitor(Watch, Callback):
             if isinstance(logger, TensorBoardLogger) and "://" not in logger.log_dir
         )
         files = next(local, None)
+        callbacks: list[Callback] = getattr(trainer, "callbacks", [])
+        monitors = [one for one in callbacks if isinstance(one, GradientMonitor)]
+        # It may be inside another callback.
+        index = monitors.index(self) if self in monitors else 0
         self._begin(
             pl_module,
             trainer.optimizers,
             clock=lambda: trainer.global_step,
             scaler=getattr(trainer.precision_plugin, "scaler", None),
-            folder=None if files is None else Path(files.log_dir) / "gradlab",
+            folder=None if files is None else Path(files.log_dir) / self._folder(index),
             writes=trainer.is_global_zero,
             sinks=[
                 _Metrics(logger, self.parameters)

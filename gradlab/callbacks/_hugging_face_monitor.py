@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +37,10 @@ class HuggingFaceMonitor(Watch, TrainerCallback):
     `state.global_step` before the step, so 0 is the gradient of the first update. All
     is written to `<output_dir>/gradlab/version_<N>`, with the next free N, or the last
     one in a run that is resumed; `tensorboard --logdir <output_dir>` shows it, and
-    `gradlab.read_run` reads it.
+    `gradlab.read_run` reads it. The second HuggingFaceMonitor of a Trainer writes below
+    `<output_dir>/gradlab_1`, and so on in the order of the callbacks. A directory that
+    cannot be written to does not end the run: it is said once, what is lost is counted
+    in `monitor.lost`, and the files are made when they can be.
 
     **Stage**: the Trainer clips by default (`max_grad_norm=1.0`), and has no event
     between the backward pass and the clipping. The gradient is read when the engine
@@ -54,7 +58,9 @@ class HuggingFaceMonitor(Watch, TrainerCallback):
         >>> Trainer(model, args, callbacks=[monitor]).train()  # doctest: +SKIP
     """
 
+    _watching: ClassVar[WeakSet[HuggingFaceMonitor]] = WeakSet()
     _end: EndOfBackward | None = None
+    _state: TrainerState | None = None
 
     def on_train_begin(
         self,
@@ -89,12 +95,17 @@ class HuggingFaceMonitor(Watch, TrainerCallback):
         self.detach()
         inner = _inner(optimizer)
         scaler: GradScaler | None = getattr(optimizer, "scaler", None)
+        # A callback is not told of the others; those of a run share its state.
+        index = sum(one._state is state for one in self._watching)
+        self._state = state
+        self._watching.add(self)
+        runs = Path(args.output_dir or ".") / self._folder(index)
         self._begin(
             model,
             [inner],
             clock=lambda: state.global_step,
             scaler=scaler,
-            folder=_run_dir(Path(args.output_dir or "."), state.global_step > 0),
+            folder=_run_dir(runs, state.global_step > 0),
             writes=state.is_world_process_zero,
         )
         monitor, accumulation = (
@@ -170,7 +181,7 @@ class HuggingFaceMonitor(Watch, TrainerCallback):
         """Leave no hook behind and close the files; safe to call twice."""
         if self._end is not None:
             self._end.remove()
-        self._end = None
+        self._end = self._state = None
         self._let_go()
 
 
@@ -191,8 +202,8 @@ def _scale(optimizer: Optimizer, scaler: GradScaler | None) -> float | Tensor:
 
 def _run_dir(folder: Path, resumed: bool) -> Path:
     """Where a new run is written to, or goes on."""
-    names = [path.name for path in (folder / "gradlab").glob("version_*")]
+    names = [path.name for path in folder.glob("version_*")]
     numbers = [int(n) for name in names if (n := name[8:]).isdecimal()]
     last = max(numbers, default=-1)
     number = last if resumed and numbers else last + 1
-    return folder / "gradlab" / f"version_{number}"
+    return folder / f"version_{number}"

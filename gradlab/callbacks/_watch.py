@@ -17,8 +17,8 @@ from ..monitor._schedule import EveryNSteps
 from ..monitor._sinks import Sink, Sinks
 from ..pathologies import Pathology
 from ..quantities import Quantity
-from ..tensorboard import EventFileWriter
 from ..tensorboard._writer import Scalars
+from ._event_file import event_file
 
 
 class Watch:
@@ -123,7 +123,8 @@ class Watch:
             optimizers: Its optimizers.
             clock: Tells the step.
             scaler: The GradScaler of the run.
-            folder: Where files go; None writes none.
+            folder: Where files go; None writes none. While it cannot be written to the
+                run goes on, and what is not written is counted in `monitor.lost`.
             writes: Whether this is the rank that writes.
             sinks: What is called with each snapshot, beside those of the user.
         """
@@ -134,7 +135,7 @@ class Watch:
         if not (writes or sharded or self.options["actions"]):
             return
         if writes and folder is not None:
-            self._files.append(EventFileWriter(folder, self.parameters, self.scalars))
+            self._files.append(event_file(folder, self.parameters, self.scalars))
             if self.options["pathologies"]:
                 self._files.append(Findings(folder))
         all_sinks = [*self._files, *sinks, *self.sinks] if writes else []
@@ -143,6 +144,18 @@ class Watch:
         )
         for optimizer in optimizers:
             self._monitor.attach(optimizer)
+
+    @staticmethod
+    def _folder(index: int) -> str:
+        """The name of the folder of one of the monitors of a trainer.
+
+        Two that wrote to the same one would write the same tags, and what is read back
+        would be of the one that came later.
+
+        Args:
+            index: Which of the monitors it is.
+        """
+        return f"gradlab_{index}" if index else "gradlab"
 
     def _should_stop(self) -> bool:
         """Whether an action asked for the end of the run, on any rank."""

@@ -267,6 +267,21 @@ def test_every_logger_gets_the_metrics(tmp_path: Path) -> None:
     assert len(rows) == len(read_run(tmp_path / "tb").steps) == 6
 
 
+def test_two_monitors_of_a_trainer_write_to_folders_of_their_own(
+    tmp_path: Path,
+) -> None:
+    both = GradientMonitor(modules=["body.0"]), GradientMonitor(modules=["body.2"])
+    logger = TensorBoardLogger(tmp_path, name="", version="")
+    # The second fit goes on in the same folders, as a resumed run does.
+    for steps in (3, 6):
+        fit(tmp_path, Net(), *both, logger=logger, max_steps=steps)
+    first, second = read_run(tmp_path / "gradlab"), read_run(tmp_path / "gradlab_1")
+    assert (first.layers, second.layers) == (("body.0",), ("body.2",))
+    np.testing.assert_array_equal(first.total, second.total)
+    with pytest.raises(ValueError, match="name one of gradlab, gradlab_1"):
+        read_run(tmp_path)
+
+
 def test_a_logger_that_fails_does_not_stop_the_run(tmp_path: Path) -> None:
     class Full(CSVLogger):
         def log_metrics(self, metrics: Any, step: int | None = None) -> None:

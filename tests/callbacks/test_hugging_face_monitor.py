@@ -130,6 +130,42 @@ def test_a_resumed_run_goes_on_where_it_was(tmp_path: Path) -> None:
     assert (tmp_path / "gradlab" / "version_1").is_dir()
 
 
+def test_two_monitors_of_a_trainer_write_to_folders_of_their_own(
+    tmp_path: Path,
+) -> None:
+    def run(max_steps: int) -> Any:
+        layers = (LAYER,), ("transformer.ln_f",)
+        both = [HuggingFaceMonitor(modules=one) for one in layers]
+        steps = {"save_strategy": "steps", "save_steps": 3, "max_steps": max_steps}
+        return trainer(tmp_path, *both, **steps)
+
+    run(3).train()
+    run(5).train(resume_from_checkpoint=True)
+    first = read_run(tmp_path / "gradlab" / "version_0")
+    second = read_run(tmp_path / "gradlab_1" / "version_0")
+    assert (first.layers, second.layers) == ((LAYER,), ("transformer.ln_f",))
+    assert first.steps.tolist() == second.steps.tolist() == [0, 1, 2, 3, 4]
+    with pytest.raises(ValueError, match="name one of gradlab/version_0, gradlab_1/"):
+        read_run(tmp_path)
+
+
+def test_a_run_with_no_place_for_its_files_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "gradlab").touch()
+    lost: list[int] = []
+
+    class Lost(transformers.TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kw: Any) -> None:
+            assert monitor.monitor is not None
+            lost.append(monitor.monitor.lost)
+
+    monitor = HuggingFaceMonitor(quantities=[GradNorm()], pathologies=True)
+    run = trainer(tmp_path, Lost(), monitor, max_grad_norm=0.0)
+    with pytest.warns(RuntimeWarning, match="an event file is written below"):
+        run.train()
+    assert run.state.global_step == 5
+    assert lost == [1, 2, 3, 4, 5]
+
+
 def test_two_ranks_write_one_file_of_the_reduced_gradient(tmp_path: Path) -> None:
     script = Path(__file__).with_name("hugging_face_run.py")
     with socket.socket() as free:
