@@ -61,13 +61,25 @@ class Spies:
 
     def __init__(self, functions: Sequence[KnownFunction], observer: Observer) -> None:
         self._observer = observer
+        self._functions = functions
         self._spies: list[_Spy] = []
-        for known in functions:
+        self.restore()
+
+    def restore(self) -> bool:
+        """Stand there again after `remove`.
+
+        Returns:
+            Whether it did not.
+        """
+        if self._spies:
+            return False
+        for known in self._functions:
             spy = _SPIES.get(known.function)
             if spy is None:
                 spy = _SPIES[known.function] = _Spy(known.function)
-            spy.observers = (*spy.observers, (observer, known))
+            spy.observers = (*spy.observers, (self._observer, known))
             self._spies.append(spy)
+        return True
 
     def remove(self) -> None:
         """Leave no trace on the classes; safe to call twice."""

@@ -104,6 +104,11 @@ class KeptCalls(Observer):
         self._spies = Spies(functions, self)
         self.watching = None
 
+    def restore(self) -> None:
+        """Keep calls again after `remove`; without it, nothing happens."""
+        if self._spies.restore():
+            self.restart()
+
     def remove(self) -> None:
         """Leave no trace on the classes; safe to call twice."""
         self._spies.remove()

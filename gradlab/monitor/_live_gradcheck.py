@@ -115,11 +115,15 @@ class LiveGradcheck:
         self._rows: dict[str, Row] = {}
         self._stepping = False
         functions = known_functions(ops)
-        if optimizer is not None:
-            self.attach(optimizer)
-        # The last thing: nothing may stand on the classes if one of these raises.
         self._kept = KeptCalls(model, functions, rows, sites, self._due)
         self.skipped = self._kept.skipped
+        try:
+            if optimizer is not None:
+                self.attach(optimizer)
+        except BaseException:
+            # Nothing may stand on the classes.
+            self.detach()
+            raise
 
     @property
     def lost(self) -> int:
@@ -146,6 +150,7 @@ class LiveGradcheck:
                 f"an optimizer is attached once, got this {type(optimizer).__name__} "
                 "again; detach() lets go of all"
             )
+        self._kept.restore()
         self._taps[id(optimizer)] = OptimizerTap(optimizer, self._on_step, self._done)
 
     def detach(self) -> None:

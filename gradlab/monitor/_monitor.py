@@ -269,6 +269,8 @@ class Monitor:
             )
         if self._live is not None:
             self._live.attach(optimizer)
+        if self._trace is not None:
+            self._trace.restore()
         self._reader.add(optimizer)
 
     def detach(self) -> None:

@@ -189,6 +189,87 @@ def test_a_buffer_that_is_not_finite() -> None:
     assert (culprit.kind, culprit.names) == ("buffer", ("0.running_var",))
 
 
+def normed(*functions: Callable[[Tensor], Any]) -> nn.Sequential:
+    return nn.Sequential(
+        identity(), *map(Act, functions), nn.BatchNorm1d(3), nn.Tanh(), identity()
+    )
+
+
+def test_a_batch_norm_that_trains_is_not_to_blame_for_what_came_in() -> None:
+    x = batch()
+    x[1, 0] = math.nan
+    model = normed()
+    culprit = found(model, x)
+    assert (culprit.kind, culprit.names, culprit.entries) == (
+        "batch",
+        ("input 0",),
+        (1,),
+    )
+    # Its statistics are lost now, and it does not read them.
+    assert model[1].running_mean.isnan().any()
+    assert found(model, x).kind == "batch"
+    culprit = found(nn.Sequential(*model, Act(torch.sqrt)), batch() - 1)
+    assert (culprit.kind, culprit.op, culprit.module) == ("forward", "sqrt", "4")
+    culprit = found(nn.Sequential(*model, Act(torch.sqrt)), batch() * 0)
+    assert (culprit.kind, culprit.function) == ("backward", "sqrt")
+    culprit = found(model.eval(), batch())
+    assert (culprit.kind, culprit.names) == ("buffer", ("1.running_mean",))
+
+
+def test_the_operation_before_a_batch_norm_is_to_blame() -> None:
+    culprit = found(normed(lambda x: (x - 95 * (x == 0)).sqrt()), batch())
+    assert (culprit.kind, culprit.op, culprit.call) == ("forward", "sqrt", "sqrt(-95)")
+    assert (culprit.module, culprit.entries) == ("1", (2,))
+    culprit = found(normed(lambda x: (x * 60).exp()), batch())
+    assert (culprit.op, culprit.overflows) == ("exp", "float32")
+
+
+@pytest.mark.parametrize("norm", [nn.InstanceNorm1d, nn.SyncBatchNorm, nn.BatchNorm1d])
+@pytest.mark.parametrize("momentum", [None, 0.1])
+def test_norms_with_statistics(norm: type[nn.Module], momentum: float | None) -> None:
+    layer = norm(3, momentum=momentum, affine=True, track_running_stats=True)
+    model = nn.Sequential(layer, nn.Tanh())
+    x = torch.randn(4, 3, 5)
+    x[1, 0, 2] = math.nan
+    assert found(model, x).kind == "batch"
+    assert found(model, x).kind == "batch"
+
+
+class Centered(nn.Module):
+    """Subtracts a running mean, which its forward replaces or changes in place."""
+
+    mean: Tensor
+
+    def __init__(self, replaces: bool) -> None:
+        super().__init__()
+        self.replaces = replaces
+        self.register_buffer("mean", torch.zeros(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        now = x.detach().mean(0)
+        if self.replaces:
+            self.mean = 0.9 * self.mean + 0.1 * now
+        else:
+            self.mean.mul_(0.9).add_(0.1 * now)
+        return x - self.mean
+
+
+@pytest.mark.parametrize("replaces", [False, True])
+def test_a_buffer_that_the_forward_writes_to(replaces: bool) -> None:
+    x = batch()
+    x[1, 0] = math.nan
+    culprit = found(nn.Sequential(identity(), Centered(replaces)), x)
+    assert (culprit.kind, culprit.entries) == ("batch", (1,))
+    for function, op in ((lambda x: (x - 1).sqrt(), "sqrt"), (torch.log, "log")):
+        model = nn.Sequential(identity(), Act(function), Centered(replaces))
+        culprit = found(model, batch())
+        assert (culprit.kind, culprit.op) == ("forward", op)
+    # Lost by now, whatever comes in.
+    culprit = found(model, batch() + 1)
+    assert (culprit.kind, culprit.names) == ("buffer", ("2.mean",))
+    assert "this forward, which writes to it" in str(culprit)
+
+
 def test_a_loss_outside_of_the_model() -> None:
     def loss(y: Tensor) -> Tensor:
         return y.sqrt().sum()
@@ -590,6 +671,44 @@ def test_no_hook_stays_and_copies_are_free() -> None:
     trace.remove()
     trace.remove()
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_a_trace_that_was_removed_is_restored() -> None:
+    model = chain(torch.sqrt)
+    trace = NonFiniteTrace(model)
+    trace.remove()
+    for _ in range(2):
+        trace.restore()
+    assert len(model._forward_hooks) == len(model._forward_pre_hooks) == 1
+    model(batch()).sum().backward()
+    assert trace.find().function == "sqrt"
+    trace.remove()
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_a_monitor_that_is_attached_again_traces_again() -> None:
+    model = chain(torch.sqrt)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    findings: list[Finding] = []
+
+    class Sink:
+        def __call__(self, snapshot: Any) -> None:
+            pass
+
+        def finding(self, finding: Finding) -> None:
+            findings.append(finding)
+
+    with Monitor(
+        model, optimizer, pathologies=True, trace=True, sinks=[Sink()]
+    ) as monitor:
+        monitor.detach()
+        assert not model._forward_hooks
+        monitor.attach(optimizer)
+        for _ in range(3):
+            model(batch()).sum().backward()
+            optimizer.step()
+    (lost,) = [finding for finding in findings if finding.code == "non_finite"]
+    assert "Origin: div(1, 0) gives inf" in lost.symptom
 
 
 def test_a_forward_that_raises_is_no_trap() -> None:

@@ -496,6 +496,27 @@ def test_bad_arguments(
         LiveGradcheck(nn.Linear(1, 1), **options)
 
 
+def test_it_compares_again_once_an_optimizer_is_attached_again() -> None:
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    seen: list[Snapshot] = []
+    with LiveGradcheck(
+        model, optimizer, ops=[Square], every_n_steps=1, sinks=[seen.append]
+    ) as live:
+        for attached in (True, False, True):
+            if not attached:
+                live.detach()
+                assert not _SPIES
+            elif not _SPIES:
+                live.attach(optimizer)
+            Square.apply(model(torch.randn(4, 2))).sum().backward()
+            optimizer.step()
+    assert [snapshot.step for snapshot in seen] == [0, 1]
+    assert not _SPIES
+    with pytest.raises(TypeError, match="watched optimizer"):
+        LiveGradcheck(model, model)
+
+
 def test_what_is_watched_is_a_model_and_an_optimizer_once() -> None:
     with pytest.raises(TypeError, match=r"nn\.Module"):
         LiveGradcheck(torch.nn.Linear)

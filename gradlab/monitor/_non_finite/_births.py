@@ -8,6 +8,7 @@ masked_fill(−∞), is deliberate: it is to blame for nothing, what makes NaN o
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -50,7 +51,7 @@ class Birth:
     """A non-finite number that nothing non-finite went into.
 
     Attributes:
-        index: Which one, in the order of the run.
+        index: Which one, in the order of the run; `DOUBTFUL` comes after all others.
         culprit: What is known of it.
         parent: The birth of the infinity that this NaN was made from.
         deliberate: Whether it is an infinity that was asked for.
@@ -173,16 +174,24 @@ class Births(TorchDispatchMode):
             tensor.copy_(before)
         self._written.clear()
 
-    def seed(self, tensor: Tensor, kind: Kind, name: str) -> None:
+    def seed(
+        self, tensor: Tensor, kind: Kind, name: str, doubtful: bool = False
+    ) -> None:
         """Look at a tensor that is there before the forward.
 
         Args:
             tensor: The tensor.
             kind: What it is.
             name: Its name.
+            doubtful: Whether the forward may have made it non-finite itself, the first
+                time: then it is to blame only if nothing else is.
         """
         if bad := non_finite(tensor):
             culprit = replace(self.facts(kind, tensor, bad), names=(name,))
+            if doubtful:
+                note = "unless this forward, which writes to it, made it so"
+                self._inherit(tensor, Birth(DOUBTFUL, replace(culprit, note=note)))
+                return
             # An additive mask holds -inf, and is meant to.
             self._bear(tensor, culprit, None, kind == "batch" and bad == {"-inf"})
 
@@ -260,13 +269,15 @@ class Births(TorchDispatchMode):
         inputs: list[Tensor] = []
         written: list[Tensor] = []
         before: dict[int, Tensor] = {}
+        training = _is_training(func, name, args, kwargs)
         for i, argument in enumerate(func._schema.arguments):
             given = args[i] if i < len(args) else kwargs.get(argument.name)
+            if argument.name.startswith("running_") and training:
+                # Only written to, by most without saying so.
+                continue
             tensors = tensors_in(given)
             if argument.alias_info is None or not argument.alias_info.is_write:
-                # Batch norm writes to its running statistics without saying so.
-                hidden = argument.name.startswith("running_")
-                inputs += [t for t in tensors if not hidden or self._known(t)]
+                inputs += tensors
                 continue
             written += tensors
             for tensor in tensors:
@@ -301,7 +312,8 @@ class Births(TorchDispatchMode):
                 birth = self._known(one) or self._unseen(one, found, site)
                 (nans if "nan" in found else parents).append(birth)
         if "nan" in bad and nans:
-            self._inherit(tensor, _guiltiest(nans))
+            doubtful = all(birth.index == DOUBTFUL for birth in nans)
+            self._inherit(tensor, _guiltiest(nans + parents if doubtful else nans))
             return
         parents += nans
         born = "nan" in bad or not parents
@@ -397,11 +409,21 @@ def _storage(tensor: Tensor) -> int:
     return dense_storage(tensor)._cdata
 
 
+def _is_training(func: Any, name: str, args: Any, kwargs: Any) -> bool:
+    """Whether a batch norm, or its backward, takes the statistics of the batch."""
+    for i, argument in enumerate(func._schema.arguments):
+        if argument.name in ("training", "train", "update"):
+            return bool(args[i] if i < len(args) else kwargs.get(argument.name))
+    # The backwards of cuDNN and MIOpen, and the parts of SyncBatchNorm, do.
+    return not name.endswith(("_no_training", "_no_update"))
+
+
 def _guiltiest(births: list[Birth]) -> Birth:
     """The earliest that was not asked for, if there is one."""
     return min(births, key=lambda birth: (birth.deliberate, birth.index))
 
 
+DOUBTFUL = sys.maxsize
 _PLAIN = {Tensor, torch.nn.Parameter, torch.nn.Buffer}
 _COLLECTIVE = {"c10d", "_c10d_functional", "c10d_functional", "_dtensor", "symm_mem"}
 _UNINITIALIZED = ("empty", "new_empty", "resize_")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +27,8 @@ class Call:
         versions: How often each tensor among them had been changed in place.
         generators: The random generators before it; None takes them as they are.
         autocast: The autocast it ran under.
+        buffers: The buffers of the model before it, with how often each had been
+            changed in place; None if nothing has run since.
         grads: The gradient of each output, by its place among the tensors.
     """
 
@@ -35,6 +38,7 @@ class Call:
     versions: tuple[int, ...] = ()
     generators: Generators | None = None
     autocast: tuple[Autocast, ...] = ()
+    buffers: Sequence[tuple[Tensor, int]] | None = None
     grads: dict[int, Tensor] = field(default_factory=dict)
 
     @property
@@ -45,12 +49,23 @@ class Call:
     @property
     def versions_now(self) -> tuple[int, ...]:
         """How often each tensor among the arguments was changed in place by now."""
-        return tuple(-1 if t.is_inference() else t._version for t in self.inputs)
+        return tuple(map(version_of, self.inputs))
 
     @property
     def changed(self) -> bool:
         """Whether an argument was changed in place since."""
         return self.versions != self.versions_now
+
+    def found(self, buffer: Tensor) -> bool:
+        """Whether a buffer is as the call found it, as far as torch counts changes.
+
+        Args:
+            buffer: A buffer, as it is now.
+        """
+        if self.buffers is None:
+            return True
+        now = version_of(buffer)
+        return any(one is buffer and then == now for one, then in self.buffers)
 
     def name_of(self, place: int) -> str:
         """What a tensor among the arguments is called: its place, or its keyword.
@@ -65,3 +80,12 @@ class Call:
                 return name if count == 1 else f"{name} (tensor {place} of {count})"
             place -= count
         return "an input"
+
+
+def version_of(tensor: Tensor) -> int:
+    """How often a tensor was changed in place; -1 if nobody counts.
+
+    Args:
+        tensor: Any tensor.
+    """
+    return -1 if tensor.is_inference() else tensor._version

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from .._watched import _tensors as tensors_of
-from ._call import Call
+from ._call import Call, version_of
 from ._untouched import get_generators
 
 
@@ -45,12 +45,24 @@ class ForwardCalls:
         self._sample = trained[:: max(1, len(trained) // 6)]
         self._versions: list[int] = []
         self._device = next((p.device for p in model.parameters()), torch.device("cpu"))
+        # What `register_buffer` and `to` write to; the tensors may be replaced.
+        self._buffers = [m._buffers for m in model.modules() if m._buffers]
         self._called: set[str] = set()
         self._inside: set[str] = set()
-        modules = [("", called)]
+        self._modules = {"": called}
         if called is model:
-            modules += _called_children(model)
-        self._handles = {path: self._hook(module, path) for path, module in modules}
+            self._modules.update(_called_children(model))
+        self._handles: dict[str, tuple[RemovableHandle, ...]] = {}
+        self.restore()
+
+    def restore(self) -> None:
+        """Keep calls again after `remove`; without it, nothing happens."""
+        if self._handles:
+            return
+        self._running = None
+        self._handles = {
+            p: self._hook(module, p) for p, module in self._modules.items()
+        }
 
     def _hook(self, module: nn.Module, path: str) -> tuple[RemovableHandle, ...]:
         before, after = BeforeForward(self, path), AfterForward(self)
@@ -126,6 +138,7 @@ class ForwardCalls:
             self._inside.clear()
         device = self._sample[0].device if self._sample else self._device
         call.versions = call.versions_now
+        call.buffers = self._buffers_now()
         call.generators = get_generators(device)
         call.autocast = tuple(
             (kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind))
@@ -134,6 +147,14 @@ class ForwardCalls:
         )
         self.kept.append(call)
         self.seen += 1
+
+    def _buffers_now(self) -> list[tuple[Tensor, int]]:
+        there = [b for bs in self._buffers for b in bs.values() if b is not None]
+        try:
+            return [(buffer, buffer._version) for buffer in there]
+        except RuntimeError:
+            # Of an inference tensor; to ask each first takes twice as long.
+            return [(buffer, version_of(buffer)) for buffer in there]
 
     def _gradients_are_gone(self) -> bool:
         return all(p.grad is None for p in self._sample) and any(

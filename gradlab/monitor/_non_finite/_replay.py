@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.utils._pytree import tree_map
 
 from .._watched import _tensors as tensors_of
@@ -52,9 +53,11 @@ def replay(
         aliases[name] = nn.Parameter(parameter.data, parameter.requires_grad)
         births.protected[dense_storage(parameter)._cdata] = parameter.data
         births.seed(parameter.data, "weights", name.removeprefix("model."))
+    written = _statistics(model)
     for name, buffer in run.named_buffers():
         aliases[name] = copy = buffer.detach().clone()
-        births.seed(copy, "buffer", name.removeprefix("model."))
+        doubtful = id(buffer) in written or not call.found(buffer)
+        births.seed(copy, "buffer", name.removeprefix("model."), doubtful)
     with untouched(model), _plain():
         try:
             return torch.func.functional_call(run, aliases, ())
@@ -161,6 +164,12 @@ class _Run(nn.Module):
             rows = (hit_rows(tensor, self.births.batch) for tensor in returned)
             return replace(culprit, entries=next(filter(None, rows), ()))
         return culprit
+
+
+def _statistics(model: nn.Module) -> set[int]:
+    """The buffers that norm layers in training write to, which torch does not count."""
+    norms = (m for m in model.modules() if isinstance(m, _NormBase) and m.training)
+    return {id(buffer) for norm in norms for buffer in norm.buffers(recurse=False)}
 
 
 def _copies(arguments: Any, leaves: list[Tensor]) -> Any:

@@ -84,6 +84,10 @@ class NonFiniteTrace:
         self._calls = ForwardCalls(called, self.model, calls)
         self._bad: set[tuple[str, str]] = set()
 
+    def restore(self) -> None:
+        """Follow the model again after `remove`; safe to call twice."""
+        self._calls.restore()
+
     def remove(self) -> None:
         """Leave no hook behind; safe to call twice."""
         self._calls.remove()
