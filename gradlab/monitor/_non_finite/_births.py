@@ -269,7 +269,7 @@ class Births(TorchDispatchMode):
         inputs: list[Tensor] = []
         written: list[Tensor] = []
         before: dict[int, Tensor] = {}
-        training = _is_training(func, name, args, kwargs)
+        training = func.namespace == "aten" and _is_training(func, name, args, kwargs)
         for i, argument in enumerate(func._schema.arguments):
             given = args[i] if i < len(args) else kwargs.get(argument.name)
             if argument.name.startswith("running_") and training:
