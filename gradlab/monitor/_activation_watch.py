@@ -57,6 +57,15 @@ class ActivationWatch:
         """Leave no hook behind; safe to call twice."""
         self._taps.remove()
 
+    def rest(self) -> None:
+        """Take the hooks off until `restore`, where that is safe."""
+        self._taps.rest()
+
+    def seconds(self) -> float:
+        """How long the hooks have measured since this was asked last."""
+        seconds, self._taps.seconds = self._taps.seconds, 0.0
+        return seconds
+
     def scale(self, found: Tensor | None) -> float | Tensor:
         """What the loss was multiplied by.
 

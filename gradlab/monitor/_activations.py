@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -47,6 +48,7 @@ class ActivationTaps:
         came: Calls to whose outputs the gradient has come, not yet measured.
         kept: At how many of them some are measured.
         sums: What the others add up to.
+        seconds: How long measuring took in the hooks, until it is set back.
     """
 
     def __init__(
@@ -58,6 +60,8 @@ class ActivationTaps:
         updates: Callable[[], int] = int,
     ) -> None:
         self.sampling: bool | None = None
+        self.seconds = 0.0
+        self._traced = False
         self.epoch = 0
         self.order: list[Tap] = []
         watched = list(watched)
@@ -107,6 +111,15 @@ class ActivationTaps:
         self._handles.clear()
         self.restart(False)
 
+    def rest(self) -> None:
+        """Take the hooks off for some steps, unless `torch.compile` must find them."""
+        if self._handles and not self._traced and _compiled(self._model) is None:
+            self.remove()
+
+    def traced(self) -> None:
+        """`torch.compile` has found the hooks: from now on they stay."""
+        self._traced = True
+
     def restart(self, sampling: bool | None = None) -> None:
         """Forget what was measured.
 
@@ -114,7 +127,9 @@ class ActivationTaps:
             sampling: Whether to measure what follows; None asks at the next output.
         """
         self.epoch += 1
-        self.sampling = sampling
+        measured, self.sampling = self.sampling, sampling
+        if not measured:
+            return
         self._seen = 0
         self.came.clear()
         if self._looks:
@@ -146,6 +161,13 @@ class ActivationTaps:
         edge, tap.edge = tap.edge, None
         if not self.due() or tap.failed:
             return
+        start = perf_counter()
+        self._on_output(tap, module, output, edge)
+        self.seconds += perf_counter() - start
+
+    def _on_output(
+        self, tap: Tap, module: nn.Module, output: object, edge: Any | None
+    ) -> None:
         if not self.order:
             self._begun = self._updates()
         elif len(self.came) != self._seen and torch._C._current_graph_task_id() == -1:
@@ -364,6 +386,7 @@ _within = torch._C._functorch.peek_interpreter_stack  # pyright: ignore[reportAt
 
 @_disable_dynamo
 def _on_output(tap: Tap, module: nn.Module, output: object) -> None:
+    tap.taps.traced()
     tap.taps.on_output(tap, module, output)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -81,6 +82,7 @@ class GradientHook:
         tap = self.tap
         if grad is None or self.epoch != tap.taps.epoch:
             return
+        start = perf_counter()
         try:
             if grad.requires_grad:
                 grad = grad.detach()
@@ -96,6 +98,7 @@ class GradientHook:
                 taps.measure_some()
         except Exception as error:
             tap.taps.fail(tap, error)
+        tap.taps.seconds += perf_counter() - start
 
 
 class InputHook:
@@ -119,12 +122,14 @@ class InputHook:
         grad = grads_in[self._index]
         if grad is None or call is None or self._of.epoch != tap.taps.epoch:
             return
+        start = perf_counter()
         try:
             kept = sampled(grad.detach())
             # Used twice, as in x · σ(x), it has a part from each.
             call.into = kept if call.into is None else call.into.add_(kept)
         except Exception as error:
             tap.taps.fail(tap, error)
+        tap.taps.seconds += perf_counter() - start
 
 
 def edges_into(start: Any, node: Any, index: int) -> list[tuple[Any, int]]:

@@ -47,13 +47,14 @@ class Governor:
         self._costs: dict[str, deque[float]] = {t: deque(maxlen=5) for t in tiers}
         self._last: float | None = None
         self._since = 0.0
+        self._fixed = 0.0
         self._own = 0.0
         self._steps = 0
 
     @property
     def overhead(self) -> float:
         """Seconds of watching a second of training so far; NaN at the first step."""
-        spent = sum(self._seconds.values()) - self._since
+        spent = self._fixed + sum(self._seconds.values()) - self._since
         return spent / self._own if self._own > 0 else math.nan
 
     def step(self, now: float) -> None:
@@ -78,6 +79,15 @@ class Governor:
         self._since += seconds
         self._costs[tier].append(seconds)
 
+    def passed(self, seconds: float) -> None:
+        """Time went by in hooks, whatever was read.
+
+        Args:
+            seconds: How long.
+        """
+        self._fixed += seconds
+        self._since += seconds
+
     def wait(self, tier: str) -> int:
         """How many steps after this one the tier is to be read again.
 
@@ -97,7 +107,9 @@ class Governor:
 
     def _shares(self, step: float) -> dict[str, float]:
         """What each tier may spend: a cheap one leaves what it does not need."""
-        left, shares = self.budget, dict[str, float]()
+        # Where the hooks alone take the budget, something is still read now and then.
+        left = max(self.budget - self._fixed / self._own, self.budget / 10)
+        shares = dict[str, float]()
         for tier in sorted(self._seconds, key=self._cost):
             equal = left / (len(self._seconds) - len(shares))
             needed = self._cost(tier) / (step * self._least)

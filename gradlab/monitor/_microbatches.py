@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -79,9 +80,15 @@ class Microbatches:
         # Steps in a row of one microbatch on one rank.
         self._alone = 0
         self._ending = False
+        self._seconds = 0.0
 
     def __bool__(self) -> bool:
         return bool(self._of_noise or self._of_rank)
+
+    @property
+    def watching(self) -> bool:
+        """Whether there are hooks."""
+        return bool(self._hooks)
 
     def watch(self, layers: Layers) -> None:
         """Begin to watch parameters, those that are not watched yet.
@@ -104,6 +111,11 @@ class Microbatches:
         self._watched.clear()
         self._hooks.clear()
         self._sums.clear()
+
+    def seconds(self) -> float:
+        """How long the hooks have measured since this was asked last."""
+        seconds, self._seconds = self._seconds, 0.0
+        return seconds
 
     def over(self, layers: Layers) -> None:
         """The step is over: what comes next is another sum.
@@ -194,7 +206,9 @@ class Microbatches:
         return numbers if self._scaler is None else numbers[:-1] / numbers[-1]
 
     def _accumulated(self, parameter: Tensor) -> None:
+        start = perf_counter()
         self._safely(self._count, parameter)
+        self._seconds += perf_counter() - start
 
     def _count(self, parameter: Tensor) -> None:
         grad = _part(parameter)
@@ -222,7 +236,9 @@ class Microbatches:
 
     def _ended(self) -> None:
         self._ending = False
+        start = perf_counter()
         self._safely(self._see_all_ranks)
+        self._seconds += perf_counter() - start
 
     @torch.no_grad()
     def _see_all_ranks(self) -> None:

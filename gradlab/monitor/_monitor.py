@@ -82,6 +82,11 @@ class Monitor:
         budget: The share of the run's time that watching may take, as 0.02: it then
             reads as often as that allows, gradients oftener than activations, and
             measures what it takes as the quantity `overhead`.
+            Between readings the hooks are off the model (not with several optimizers,
+            and on modules not once `torch.compile` has traced them; compile before the
+            first reading). Counted is the host's time in hooks, but not that of `trace`
+            and `live_gradcheck`, which stay on, nor the 2 µs a backward that torch
+            takes for a parameter that once had a hook, as for the noise scale.
         pathologies: What to look for: True is all that are on by default. Findings go
             to the terminal, and to each sink that takes them.
         actions: What to do about findings.

@@ -108,8 +108,11 @@ class StepReader:
         """
         if self.activations is not None:
             self.activations.restore()
-        self.taps[id(optimizer)] = OptimizerTap(optimizer, self._on_step, self._done)
-        self._microbatches.watch(self._outline.of(optimizer))
+        begin, end = map(self._tiers.counted, (self._on_step, self._done))
+        self.taps[id(optimizer)] = OptimizerTap(optimizer, begin, end)
+        # Of the others too, if their hooks were resting.
+        for tap in self.taps.values():
+            self._microbatches.watch(self._outline.of(tap.optimizer))
 
     def remove(self) -> None:
         """Leave no hook behind; safe to call twice."""
@@ -266,7 +269,9 @@ class StepReader:
         if "update" in due:
             with self._tiers.timed("update"):
                 begun.updates = self._safely(self._begin_updates, optimizer)
-        return partial(self._safely, self._read, optimizer)
+        read = partial(self._safely, self._read, optimizer)
+        # A closure runs it outside of this hook.
+        return self._tiers.counted(read)
 
     def _begin_updates(self, optimizer: Optimizer) -> StepReading:
         return self._updates.begin(self._layers(optimizer))
@@ -304,6 +309,7 @@ class StepReader:
                     layers = self._layers(optimizer)
                     for quantities, table in self._microbatches.read(layers, total):
                         self.emit(step, "raw", quantities, table)
+                    self._tiers.took("gradient", self._microbatches.seconds())
         if begun.updates is not None:
             with self._tiers.timed("update"):
                 self._updates.read_gradients(begun.updates)
@@ -312,6 +318,7 @@ class StepReader:
             self._run.skippable = not one_of_many()
             with self._tiers.timed("activation"):
                 self.read_activations(step, self.activations.scale(scale))
+            self._tiers.took("activation", self.activations.seconds())
         self._run.skippable = False
         if self._run.skip:
             self._run.skip = False
@@ -357,11 +364,38 @@ class StepReader:
     def _done(self, optimizer: Optimizer) -> None:
         if self.activations is not None:
             self.activations.on_done()
-        if self._microbatches:
+        if self._microbatches.watching:
             self._safely(self._microbatches.over, self._layers(optimizer))
         begun = self._begun.pop(id(optimizer), None)
-        if begun is None or not begun.due:
+        if begun is None:
             return
+        if begun.due:
+            self._end(optimizer, begun)
+        if self._tiers.overhead is not None and (
+            begun.due or not self._tiers.quiet(begun.step + 2)
+        ):
+            self._safely(self._rest, optimizer, begun)
+
+    def _rest(self, optimizer: Optimizer, begun: _Begun) -> None:
+        """Take hooks off the model until the step before the next reading."""
+        # A clock may tell the next step late. Of several optimizers one may have
+        # accumulated while another steps.
+        soon = [begun.step + 1, begun.step + 2]
+        if self.activations is not None:
+            if len(self.taps) > 1 or self._pending("activation", soon):
+                self.activations.restore()
+            elif "activation" in begun.due:
+                self.activations.rest()
+        if self._microbatches:
+            if len(self.taps) > 1 or self._pending("gradient", soon):
+                self._microbatches.watch(self._outline.of(optimizer))
+            elif "gradient" in begun.due:
+                self._microbatches.remove()
+
+    def _pending(self, name: str, steps: Sequence[int]) -> bool:
+        return any(self._tiers.pending(name, self.taps, step) for step in steps)
+
+    def _end(self, optimizer: Optimizer, begun: _Begun) -> None:
         step = begun.step
         if begun.updates is not None:
             with self._tiers.timed("update"):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from time import perf_counter
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from ._agreement import longest
 from ._governor import Governor
 from ._schedule import EveryNSteps
+
+P = ParamSpec("P")
+T = TypeVar("T")
+_NONE: frozenset[str] = frozenset()
 
 
 class Tiers:
@@ -41,6 +45,10 @@ class Tiers:
         least = EveryNSteps(every_n_steps, start, end).n
         self._governor = None if budget is None else Governor(budget, names, least)
         self._took: dict[str, float] = {}
+        self._timed = 0.0
+        self._waits: dict[str, int] = dict.fromkeys(names, 0)
+        # No tier is due before it.
+        self._first = 0
 
     def __str__(self) -> str:
         """The options."""
@@ -60,8 +68,18 @@ class Tiers:
         """
         if self._governor is not None:
             self._governor.step(perf_counter())
+            if self.quiet(step):
+                return _NONE
         schedules = self._schedules.items()
         return frozenset(n for n, one in schedules if one.due(optimizer, step))
+
+    def quiet(self, step: int) -> bool:
+        """Whether all tiers wait until after a step, for want of time.
+
+        Args:
+            step: The step.
+        """
+        return step < self._first
 
     def pending(self, name: str, optimizers: Iterable[int], step: int) -> bool:
         """Whether a tier would be read if one of the optimizers took this step.
@@ -88,7 +106,29 @@ class Tiers:
         try:
             yield
         finally:
-            self.took(name, perf_counter() - start)
+            seconds = perf_counter() - start
+            self._timed += seconds
+            self.took(name, seconds)
+
+    def counted(self, call: Callable[P, T]) -> Callable[P, T]:
+        """A function whose time counts, beside that of the tiers read in it.
+
+        Args:
+            call: The function.
+        """
+        governor = self._governor
+        if governor is None:
+            return call
+
+        def count(*args: P.args, **kwargs: P.kwargs) -> T:
+            start, timed = perf_counter(), self._timed
+            try:
+                return call(*args, **kwargs)
+            finally:
+                seconds = perf_counter() - start
+                governor.passed(max(seconds - (self._timed - timed), 0.0))
+
+        return count
 
     def took(self, name: str, seconds: float) -> None:
         """Reading a tier took a while.
@@ -114,4 +154,6 @@ class Tiers:
             wait = self._governor.wait(name)
             # Ranks that read different steps would wait for each other forever.
             wait = wait if mesh is None else longest(wait, mesh)
+            self._waits[name] = step + wait
             self._schedules[name].wait(step + wait)
+        self._first = min(self._waits.values(), default=0)

@@ -6,6 +6,9 @@ from torch import nn
 
 from gradlab import Monitor, Snapshot
 from gradlab.monitor._governor import Governor
+from gradlab.quantities import ActivationRMS, GradNorm, NoiseScale
+
+from .test_microbatches import hooks
 
 
 def drive(
@@ -85,3 +88,57 @@ def test_a_monitor_reads_less_and_says_what_it_takes() -> None:
     # Before the second step there is no time to compare with.
     assert math.isnan(shares[0])
     assert all(share > 0 for share in shares[1:])
+
+
+@pytest.mark.filterwarnings("ignore")  # Of dynamo, where it traces hooks.
+@pytest.mark.parametrize("compiled", [False, True])
+def test_hooks_rest_between_readings_and_are_back_for_the_next(compiled: bool) -> None:
+    seen: list[Snapshot] = []
+    model = nn.Sequential(*(m for _ in range(4) for m in (nn.Linear(8, 8), nn.Tanh())))
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+    batch, hooked = torch.randn(2, 8), []
+    watched = (GradNorm(), ActivationRMS(), NoiseScale())
+    with Monitor(
+        model, optimizer, budget=0.1, quantities=watched, sinks=[seen.append]
+    ) as monitor:
+        forward = torch.compile(model, backend="eager") if compiled else model
+        tiers = monitor._reader._tiers
+        assert tiers._governor is not None
+        # A reading is earned by ten steps, whatever the machine.
+        tiers._governor.wait = lambda tier: 10
+        for _ in range(34):
+            hooked.append(
+                (
+                    sum(len(m._forward_hooks) for m in model),
+                    sum(bool(hooks(p)) for p in model.parameters()),
+                )
+            )
+            optimizer.zero_grad()
+            for _ in range(2):
+                forward(batch).sum().backward()
+            optimizer.step()
+    for name in ("activation_rms", "noise_scale"):
+        rows = [(s.step, int(s.available.sum())) for s in seen if name in s.quantities]
+        assert [step for step, _ in rows] == [0, 10, 20, 30]
+        # Each module, or each parameter and their sums.
+        assert len({there for _, there in rows}) == 1
+        assert rows[0][1] >= 8
+    on = [0, 9, 10, 19, 20, 29, 30]
+    assert [i for i, (_, parameters) in enumerate(hooked) if parameters] == on
+    assert all(parameters in (0, 8) for _, parameters in hooked)
+    modules = [i for i, (modules, _) in enumerate(hooked) if modules == 8]
+    assert modules == (list(range(34)) if compiled else on)
+    assert not any(m._forward_hooks for m in model)
+
+
+def test_what_hooks_take_is_part_of_the_overhead() -> None:
+    governor = Governor(0.1, ["gradient"])
+    governor.step(0.0)
+    governor.passed(0.05)
+    governor.step(1.05)
+    assert governor.overhead == pytest.approx(0.05)
+    governor.spent("gradient", 0.1)
+    # Half of the budget is left: it takes two seconds to earn a tenth.
+    assert governor.wait("gradient") in (3, 4)
+    governor.passed(10.0)
+    assert math.isfinite(governor.wait("gradient"))
