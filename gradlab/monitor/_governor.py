@@ -48,6 +48,9 @@ class Governor:
         self._last: float | None = None
         self._since = 0.0
         self._fixed = 0.0
+        self._passed = 0.0
+        # What hooks take at steps at which nothing is read.
+        self._idle: deque[float] = deque(maxlen=9)
         self._own = 0.0
         self._steps = 0
 
@@ -66,7 +69,9 @@ class Governor:
         if self._last is not None:
             self._own += max(now - self._last - self._since, 0.0)
             self._steps += 1
-        self._last, self._since = now, 0.0
+            if self._since == self._passed:
+                self._idle.append(self._passed)
+        self._last, self._since, self._passed = now, 0.0, 0.0
 
     def spent(self, tier: str, seconds: float) -> None:
         """A reading was made.
@@ -86,6 +91,7 @@ class Governor:
             seconds: How long.
         """
         self._fixed += seconds
+        self._passed += seconds
         self._since += seconds
 
     def wait(self, tier: str) -> int:
@@ -108,7 +114,8 @@ class Governor:
     def _shares(self, step: float) -> dict[str, float]:
         """What each tier may spend: a cheap one leaves what it does not need."""
         # Where the hooks alone take the budget, something is still read now and then.
-        left = max(self.budget - self._fixed / self._own, self.budget / 10)
+        idle = median(self._idle) if self._idle else 0.0
+        left = max(self.budget - idle / step, self.budget / 10)
         shares = dict[str, float]()
         for tier in sorted(self._seconds, key=self._cost):
             equal = left / (len(self._seconds) - len(shares))
