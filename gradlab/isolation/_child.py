@@ -99,6 +99,8 @@ def _outlive_nobody(timeout: float) -> None:
 
 
 def _write_stacks_to(stream: TextIO) -> None:
+    # Anew: some library may have put its own handlers over the parent's.
+    faulthandler.disable()
     faulthandler.enable(stream, all_threads=False)
     if STACK_SIGNAL is not None:
         faulthandler.register(STACK_SIGNAL, stream, all_threads=False)

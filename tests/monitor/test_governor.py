@@ -93,6 +93,8 @@ def test_a_monitor_reads_less_and_says_what_it_takes() -> None:
 @pytest.mark.filterwarnings("ignore")  # Of dynamo, where it traces hooks.
 @pytest.mark.parametrize("compiled", [False, True])
 def test_hooks_rest_between_readings_and_are_back_for_the_next(compiled: bool) -> None:
+    # What other tests have compiled must not make it give up on tracing.
+    torch._dynamo.reset()
     seen: list[Snapshot] = []
     model = nn.Sequential(*(m for _ in range(4) for m in (nn.Linear(8, 8), nn.Tanh())))
     optimizer = torch.optim.SGD(model.parameters(), 1e-3)
